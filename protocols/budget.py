@@ -1,0 +1,68 @@
+"""What work may cost and what it did cost: integer counts, never floats."""
+
+from pydantic import Field
+
+from protocols.record import Record
+
+MICROS_PER_UNIT = 1_000_000
+
+
+class Usage(Record):
+    """What was used, or is asked for. ``micros`` is money in millionths of a currency unit."""
+
+    input_tokens: int = Field(default=0, ge=0)
+    output_tokens: int = Field(default=0, ge=0)
+    micros: int = Field(default=0, ge=0)
+    model_calls: int = Field(default=0, ge=0)
+    tool_calls: int = Field(default=0, ge=0)
+    turns: int = Field(default=0, ge=0)
+
+    @property
+    def tokens(self) -> int:
+        """Input and output tokens together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            micros=self.micros + other.micros,
+            model_calls=self.model_calls + other.model_calls,
+            tool_calls=self.tool_calls + other.tool_calls,
+            turns=self.turns + other.turns,
+        )
+
+
+NOTHING = Usage()
+
+
+class Limits(Record):
+    """The most that may be used; ``None`` is no limit. ``micros`` as in ``Usage``; ``seconds`` is wall time."""
+
+    tokens: int | None = Field(default=None, ge=0)
+    micros: int | None = Field(default=None, ge=0)
+    model_calls: int | None = Field(default=None, ge=0)
+    tool_calls: int | None = Field(default=None, ge=0)
+    turns: int | None = Field(default=None, ge=0)
+    seconds: float | None = Field(default=None, gt=0)
+
+
+UNLIMITED = Limits()
+COUNTED = ("tokens", "micros", "model_calls", "tool_calls", "turns")
+"""The dimensions that add up; a vector of them is how the ledger and the leases count."""
+
+Amount = tuple[int, int, int, int, int]
+"""One integer for each of ``COUNTED``, in that order."""
+
+ZERO: Amount = (0, 0, 0, 0, 0)
+
+
+def amount(usage: Usage) -> Amount:
+    """The usage as a vector in the order of ``COUNTED``."""
+    return (
+        usage.input_tokens + usage.output_tokens,
+        usage.micros,
+        usage.model_calls,
+        usage.tool_calls,
+        usage.turns,
+    )

@@ -1,0 +1,122 @@
+"""What is said to a model and what it answers: requests, replies, tools, scored choices, profiles and prices."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from protocols.record import Record
+from protocols.trust import Origin
+
+
+class ToolCall(Record):
+    """One call that a model asks for. ``arguments`` is a dict, or the raw text when it was not valid JSON."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] | str
+
+
+class ChatMessage(Record):
+    """One message of a conversation, with the origin of its content."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    origin: Origin = Origin.USER
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class ToolSpec(Record):
+    """A tool as a model sees it; ``parameters`` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class Option(Record):
+    """One answer of a scored choice: the label that is returned and the description that is scored."""
+
+    label: str
+    description: str
+
+
+class Choice(Record):
+    """Which option fits each text. Several texts are one batch, and their scores are centred over it.
+
+    ``baseline`` are texts that take part in the centring and get no answer of their own.
+    """
+
+    texts: tuple[str, ...] = Field(min_length=1)
+    options: tuple[Option, ...] = Field(min_length=1)
+    baseline: tuple[str, ...] = ()
+
+
+class ModelRequest(Record):
+    """One model call. With ``choice`` set the model scores and does not generate; ``messages`` may then be empty."""
+
+    messages: tuple[ChatMessage, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
+    output_schema: dict[str, Any] | None = None
+    choice: Choice | None = None
+    max_output_tokens: int = Field(default=512, ge=1)
+    temperature: float = 0.0
+    seed: int | None = None
+
+
+class Finish(StrEnum):
+    """Why a model stopped."""
+
+    STOP = "stop"
+    TOOL_CALLS = "tool_calls"
+    LENGTH = "length"
+    REFUSED = "refused"
+
+
+class ModelReply(Record):
+    """What a model answered. Token counts are the provider's; ``None`` when it reported none.
+
+    For a scored choice, ``labels`` has one label a text and ``margins`` how far it led the runner-up (nats a token).
+    """
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish: Finish = Finish.STOP
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    labels: tuple[str, ...] = ()
+    margins: tuple[float, ...] = ()
+
+
+class Need(StrEnum):
+    """Something that a role may require of its model."""
+
+    NATIVE_TOOLS = "native_tools"
+    JSON_SCHEMA = "json_schema"
+    LOG_PROBABILITIES = "log_probabilities"
+    TEXT = "text"
+    PLANNING = "planning"
+
+
+class Profile(Record):
+    """What a model can do: a set of ``Need``, its context length in tokens, and what it was measured to be good at."""
+
+    can: frozenset[Need] = frozenset({Need.TEXT})
+    context_tokens: int = 8192
+    good_at: tuple[str, ...] = ()
+
+
+class Price(Record):
+    """Price in integer micro-units of currency for a million tokens, input and output."""
+
+    input_micros: int = Field(ge=0)
+    output_micros: int = Field(ge=0)
+
+    def cost(self, input_tokens: int, output_tokens: int) -> int:
+        """Micro-units for a call, rounded up, so that many small calls are never free."""
+        total = input_tokens * self.input_micros + output_tokens * self.output_micros
+        return -(-total // 1_000_000)
+
+
+FREE = Price(input_micros=0, output_micros=0)
