@@ -1,9 +1,12 @@
 """The desk: all that an agent at work can ask of the framework. Hosts give a real one; ``LocalDesk`` needs nothing."""
 
+import time
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from protocols.budget import Usage
-from protocols.messages import Message, SubtasksAsked, SubtasksEnded
+from protocols.budget import COUNTED, UNLIMITED, ZERO, Limits, Usage, amount
+from protocols.failures import Failed, Failure, Verdict
+from protocols.messages import Message, ModelCalled, SubtasksAsked, SubtasksEnded, ToolCalled, ToolIntended
 
 
 class Desk(Protocol):
@@ -44,3 +47,79 @@ class Desk(Protocol):
     def partial(self, text: str) -> None:
         """Pass on a piece of output as it is made. Never stored."""
         ...
+
+
+class LocalDesk:
+    """A desk for one agent alone in this process: it collects what is told, and holds ``limits`` if given.
+
+    ``history`` are messages of an earlier attempt, to be recalled. ``on_message`` and ``on_text`` hear messages and partial
+    output as they come. Delegation is refused: it needs a run.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: str = "local",
+        task: str = "task",
+        attempt: int = 1,
+        limits: Limits = UNLIMITED,
+        history: Iterable[Message] = (),
+        on_message: Callable[[Message], None] | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> None:
+        self.run, self.task, self.attempt, self.limits = run, task, attempt, limits
+        self.messages: list[Message] = []
+        self.usage = Usage()
+        self._spent = list(ZERO)
+        self._on_message, self._on_text = on_message, on_text
+        self._history: dict[int, tuple[Message, ...]] = {}
+        for message in history:
+            if isinstance(message, (ModelCalled, ToolIntended, ToolCalled)):
+                self._history[message.step] = (*self._history.get(message.step, ()), message)
+
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000
+
+    def recall(self, step: int) -> tuple[Message, ...]:
+        """What ``history`` holds at this step."""
+        return self._history.get(step, ())
+
+    async def afford(self, need: Usage) -> None:
+        """Take ``need`` out of ``limits``; raises ``Failed`` (budget) when it does not fit."""
+        spent, wanted = self._spent, amount(need)
+        for place, name in enumerate(COUNTED):
+            limit = getattr(self.limits, name)
+            if limit is not None and wanted[place] and spent[place] + wanted[place] > limit:
+                message = f"the next call could use {wanted[place]} {name}, and {limit - spent[place]} of {limit} are left"
+                raise Failed(Failure(verdict=Verdict.BUDGET, message=message))
+        for place, one in enumerate(wanted):
+            spent[place] += one
+
+    def settle(self, need: Usage, used: Usage) -> None:
+        """Replace what ``afford`` took by what was used."""
+        spent = self._spent
+        for place, (taken, one) in enumerate(zip(amount(need), amount(used), strict=True)):
+            spent[place] += one - taken
+        self.usage += used
+
+    def tell(self, message: Message) -> None:
+        """Collect the message in ``messages``."""
+        self.messages.append(message)
+        if self._on_message is not None:
+            self._on_message(message)
+
+    async def commit(self, message: Message) -> None:
+        """Collect the message; there is nothing durable here to wait for."""
+        self.tell(message)
+
+    async def delegate(self, asked: SubtasksAsked) -> SubtasksEnded:
+        """Refuse: there is nobody else."""
+        message = "this agent works alone (LocalDesk) and cannot delegate; run it in a team"
+        refused = Failure(verdict=Verdict.PLAN, message=message)
+        return SubtasksEnded(task=self.task, attempt=self.attempt, step=asked.step, refused=refused)
+
+    def partial(self, text: str) -> None:
+        """Pass ``text`` to ``on_text``."""
+        if self._on_text is not None:
+            self._on_text(text)

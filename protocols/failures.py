@@ -22,6 +22,7 @@ class Verdict(StrEnum):
     CONTEXT = "context"  # the conversation no longer fits the model
     REFUSED = "refused"  # the model refused
     PLAN = "plan"  # no plan passed the checks
+    UNDECIDED = "undecided"  # a vote had no majority or quorum
     DEPENDENCY = "dependency"  # a task that it needs failed
     CANCELLED = "cancelled"  # a person or a parent stopped it
     EFFECT_IN_DOUBT = "effect_in_doubt"  # a write may or may not have happened

@@ -270,14 +270,6 @@ class StopTask(Message):
     verdict: str = "cancelled"
 
 
-class StepDurable(Message):
-    """An intent is durable: the effect may start."""
-
-    task: str
-    attempt: int
-    step: int
-
-
 MESSAGES: tuple[type[Message], ...] = (
     RunRequested,
     CancelRequested,
@@ -300,6 +292,5 @@ MESSAGES: tuple[type[Message], ...] = (
     DeadlinePassed,
     Assign,
     StopTask,
-    StepDurable,
 )
 """Every message there is. The order is not part of the format; the names are."""

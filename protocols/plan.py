@@ -32,6 +32,14 @@ class Plan(Record):
     tasks: tuple[Task, ...]
 
 
+class PlanAsk(Record):
+    """What a planner is asked: the goal, and on a replan the tasks that failed (task, role, verdict, message) and those done."""
+
+    goal: Any = None
+    failures: tuple[dict[str, str], ...] = ()
+    done: tuple[str, ...] = ()
+
+
 def ref(task_id: str) -> dict[str, str]:
     """Stands for the output of ``task_id`` inside another task's input."""
     return {FROM: task_id}

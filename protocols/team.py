@@ -1,7 +1,7 @@
 """What the coordinator must know of a team: names, schemas, limits and policy, but no code."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -44,15 +44,20 @@ class RoleSpec(Record):
     limits: Limits = UNLIMITED
     concurrency: int | None = None
     attempts: int = Field(default=2, ge=1)
+    delegates: bool = False
     resources: Resources = Resources()
     input_schema: dict[str, Any] = Field(default_factory=dict)
     output_schema: dict[str, Any] = Field(default_factory=dict)
 
 
 class MergeSpec(Record):
-    """How results become one: ``collect`` needs no work; others run the ``merge`` role over at most ``fan_in`` results at a time."""
+    """How results become one. ``collect`` and ``only`` need no work; ``tree`` runs a role over at most ``fan_in`` results at a time.
 
-    kind: str = "collect"
+    ``role`` names a role of the team that merges lists; without it the team's own ``merge`` role does.
+    """
+
+    kind: Literal["collect", "only", "tree"] = "collect"
+    role: str | None = None
     fan_in: int = Field(default=32, ge=2)
 
 

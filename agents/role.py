@@ -1,0 +1,278 @@
+"""Roles: the kinds of agent in a team, on the code side. A role is made once and shared by all agents that play it."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, overload
+
+from agents.models.port import Model
+from agents.tool import Tool, hints_of, is_context, tool
+from agents.typed import Shape, name_of, prompt_of
+from protocols import ids
+from protocols.budget import UNLIMITED, Limits
+from protocols.chat import Need, Option, Profile
+from protocols.failures import BadInput, Failed, Failure
+from protocols.team import Resources, RoleSpec, Strategy
+
+MODEL_LIMITS = Limits(turns=12, model_calls=24, tool_calls=48, seconds=300.0)
+"""What a role that uses a model may use in one task, unless it says otherwise."""
+
+_CACHES = ("input_shape", "output_shape", "toolbox", "choice_options", "run_context", "_spec")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Role:
+    """A kind of agent: what it is told, what it takes and gives, and how it works.
+
+    ``run`` is a function of the input, and of a ``Context`` if it has a parameter annotated so; without a ``strategy`` a role
+    with ``run`` is a *function*, one with ``tools`` *react*, any other *single*. A sync ``run`` works in a thread (about
+    0.1 ms more), an ``async`` one on the event loop, which it must not block.
+
+    ``limits`` (one task, all attempts that are recalled included) default to ``MODEL_LIMITS`` when there is a model.
+    ``prompt`` makes the prompt from the typed input. ``options`` (label → description) and ``baseline`` describe the answers
+    of a ``Literal`` or ``Enum`` output for a scored choice. ``plan`` makes the *sequential* strategy's steps by rule:
+    ``plan(input, observations)`` gives the steps that remain, none when done; a step is text for the model or a ``ToolCall``.
+    ``done`` (a function of the tool results so far, as JSON) says by rule when a *react* agent without planning ability has
+    what it needs; without it, the first result is enough. ``delegates`` names the roles that it may give subtasks to.
+    ``max_output_tokens`` bounds each reply, ``attempts`` the tries at a task.
+
+    Raises ``BadInput`` for what cannot work.
+    """
+
+    name: str
+    instructions: str = ""
+    input: Any = str
+    output: Any = str
+    run: Callable[..., Any] | None = None
+    tools: Sequence[Tool | Callable[..., Any]] = ()
+    model: "str | Model | None" = None
+    strategy: Strategy | str | None = None
+    limits: Limits | None = None
+    concurrency: int | None = None
+    attempts: int = 2
+    resources: Resources = Resources()
+    prompt: Callable[[Any], str] | None = None
+    options: Mapping[str, str] | None = None
+    baseline: Sequence[str] = ()
+    max_output_tokens: int = 512
+    temperature: float = 0.0
+    delegates: Sequence[str] = ()
+    plan: Callable[..., Sequence[Any]] | None = None
+    done: Callable[[list[Any]], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if not ids.is_role_name(self.name):
+            raise BadInput(f"role name {self.name!r} is not allowed; use lower-case letters, digits, _ and -, at most 50, a letter first")
+        try:
+            default = Strategy.FUNCTION if self.run else Strategy.REACT if self.tools or self.delegates else Strategy.SINGLE
+            object.__setattr__(self, "strategy", Strategy(self.strategy or default))
+        except ValueError:
+            known = ", ".join(Strategy)
+            raise BadInput(f"role {self.name!r}: there is no strategy {self.strategy!r}; there are: {known}") from None
+        if isinstance(self.tools, (Tool, str)) or isinstance(self.delegates, str):
+            raise BadInput(f"role {self.name!r}: tools and delegates are lists; put [ ] around the one you gave")
+        object.__setattr__(self, "tools", tuple(one if isinstance(one, Tool) else tool(one) for one in self.tools))
+        if self.limits is None:
+            object.__setattr__(self, "limits", UNLIMITED if self.is_function and self.model is None else MODEL_LIMITS)
+        if self.is_function and self.run is None:
+            raise BadInput(f"role {self.name!r} has the function strategy and no function; give it run=")
+        if not self.is_function and self.run is not None:
+            raise BadInput(f"role {self.name!r} has run= and strategy {self.strategy!r}; a function role has no other strategy")
+        if self.attempts < 1 or self.max_output_tokens < 1:
+            raise BadInput(f"role {self.name!r}: attempts and max_output_tokens must be at least 1")
+        labels = self.output_shape.labels or self.output_shape.item_labels
+        unknown = set(self.options or ()) - set(labels or self.options or ())
+        if unknown:
+            raise BadInput(f"role {self.name!r}: options {sorted(unknown)} are not labels of its output {name_of(self.output)}")
+        _ = self.toolbox
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the role is plain Python."""
+        return self.strategy is Strategy.FUNCTION
+
+    @property
+    def model_id(self) -> str | None:
+        """The model's id, ``provider:name``."""
+        return self.model if self.model is None or isinstance(self.model, str) else self.model.id
+
+    @cached_property
+    def input_shape(self) -> Shape:
+        """The input type."""
+        return Shape(self.input)
+
+    @cached_property
+    def output_shape(self) -> Shape:
+        """The output type."""
+        return Shape(self.output)
+
+    @cached_property
+    def toolbox(self) -> dict[str, Tool]:
+        """The tools by name; raises ``BadInput`` when two share one."""
+        box: dict[str, Tool] = {}
+        for one in self.tools:
+            assert isinstance(one, Tool)
+            if one.name in box:
+                raise BadInput(f"role {self.name!r} has two tools called {one.name!r}; give one another name=")
+            if one.unbound:
+                raise BadInput(f"role {self.name!r}: tool {one.name!r} is a method; give the tool of an instance")
+            box[one.name] = one
+        return box
+
+    @cached_property
+    def choice_options(self) -> tuple[Option, ...] | None:
+        """The options of a ``Literal``/``Enum`` output, or of a list of them over a list of texts; else ``None``."""
+        labels = self.output_shape.labels
+        if labels is None and self.input == list[str]:
+            labels = self.output_shape.item_labels
+        if labels is None:
+            return None
+        described = self.options or {}
+        return tuple(Option(label=label, description=described.get(label, label)) for label in labels)
+
+    def spec(self) -> RoleSpec:
+        """The role without its code, for the coordinator."""
+        return self._spec
+
+    @cached_property
+    def _spec(self) -> RoleSpec:
+        assert isinstance(self.strategy, Strategy) and self.limits is not None
+        return RoleSpec(
+            name=self.name,
+            strategy=self.strategy,
+            model=self.model_id,
+            limits=self.limits,
+            concurrency=self.concurrency,
+            attempts=self.attempts,
+            delegates=bool(self.delegates),
+            resources=self.resources,
+            input_schema=self.input_shape.schema,
+            output_schema=self.output_shape.adapter.json_schema(mode="serialization"),
+        )
+
+    def read_input(self, value: Any) -> Any:
+        """The typed input of a JSON value (or of a value that is typed already); raises ``BadInput`` with place and reason."""
+        try:
+            return self.input_shape.read(value)
+        except BadInput as error:
+            raise BadInput(f"the input of role {self.name!r} is not {name_of(self.input)}: {error}") from None
+
+    def dump_output(self, value: Any) -> Any:
+        """The output as JSON; raises ``Failed`` (schema) when it is not of the output type."""
+        try:
+            return self.output_shape.dump(value)
+        except Failed as error:
+            found = error.failure
+            message = f"role {self.name!r}: {found.message}"
+            raise Failed(Failure(verdict=found.verdict, message=message, evidence=found.evidence)) from None
+
+    def prompt_for(self, value: Any) -> str:
+        """The prompt for a typed input."""
+        return self.prompt(value) if self.prompt else prompt_of(value)
+
+    def needs(self) -> set[Need]:
+        """What the role uses of a model at best; ``unmet`` knows what can stand in for it."""
+        if self.is_function:
+            return set()
+        found = {Need.NATIVE_TOOLS} if self.tools or self.delegates else set()
+        if self.choice_options:
+            found.add(Need.LOG_PROBABILITIES)
+        elif not self.output_shape.is_text:
+            found.add(Need.JSON_SCHEMA)
+        elif not self._tools_answer:
+            found.add(Need.TEXT)
+        if self.strategy is Strategy.SEQUENTIAL and self.plan is None:
+            found.add(Need.PLANNING)
+        return found
+
+    @property
+    def _tools_answer(self) -> bool:
+        """Whether a tool's result can be the answer, so that the model need not write it."""
+        return bool(self.toolbox) and all(one.returns_text for one in self.toolbox.values())
+
+    @cached_property
+    def run_context(self) -> str | None:
+        """The name of the parameter of ``run`` that takes the ``Context``."""
+        assert self.run is not None
+        hints = hints_of(self.run, f"role {self.name!r}")
+        return next((key for key, hint in hints.items() if key != "return" and is_context(hint)), None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.run is None:
+            raise BadInput(f"role {self.name!r} is no function; work through a team, or iterate agents.steps(role, input, model)")
+        return self.run(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in _CACHES}
+
+    def __repr__(self) -> str:
+        return f"Role({self.name!r}, {self.strategy})"
+
+
+@overload
+def role(function: Callable[..., Any], /) -> Role: ...
+
+
+@overload
+def role(*, name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Role]: ...
+
+
+def role(function: Callable[..., Any] | None = None, /, **settings: Any) -> Role | Callable[[Callable[..., Any]], Role]:
+    """Make a typed function a function ``Role``; bare, or with the settings of ``Role``.
+
+    The first parameter is the input, its annotation and that of the result the types; another parameter may be annotated
+    ``Context``. Raises ``BadInput`` for other signatures.
+    """
+
+    def make(function: Callable[..., Any]) -> Role:
+        called = settings.get("name") or function.__name__
+        what = f"role {called!r}"
+        hints = hints_of(function, what)
+        parameters = list(inspect.signature(function).parameters.values())
+        inputs = [one for one in parameters if not is_context(hints.get(one.name))]
+        if not parameters or is_context(hints.get(parameters[0].name)):
+            raise BadInput(f"{what}: its function takes no input; give it one typed parameter, like text: str")
+        for one in inputs:
+            if one.name not in hints:
+                raise BadInput(f"{what}: parameter {one.name!r} has no type; annotate it, like {one.name}: str")
+        for one in inputs[1:]:
+            if one.default is one.empty:
+                raise BadInput(f"{what}: a role has one input and {one.name!r} is a second; make them fields of one pydantic model")
+        if "return" not in hints:
+            raise BadInput(f"{what}: its function does not say what it returns; annotate it, like -> str")
+        given = {"input": hints[inputs[0].name], "output": hints["return"], "instructions": inspect.getdoc(function) or ""}
+        return Role(**{**given, **settings, "name": called, "run": function})
+
+    return make if function is None else make(function)
+
+
+def unmet(role: Role, profile: Profile) -> list[str]:
+    """Why a model with this profile cannot play ``role``: one sentence each, with the setting that would help; empty when it can."""
+    needs, can, who = role.needs(), profile.can, f"role {role.name!r}"
+    found = []
+    if Need.NATIVE_TOOLS in needs and not can & {Need.NATIVE_TOOLS, Need.JSON_SCHEMA}:
+        found.append(
+            f"{who} has tools, and its model has neither native tools nor the JSON schema that the schema-tool mode needs; "
+            "set model= to one that has either, or call the tools from a function role (run=)"
+        )
+    if Need.LOG_PROBABILITIES in needs and not can & {Need.LOG_PROBABILITIES, Need.JSON_SCHEMA}:
+        found.append(
+            f"{who} chooses among labels, and its model has neither log-probabilities nor JSON schema; "
+            "set model= to one that has either, like embedded"
+        )
+    if Need.JSON_SCHEMA in needs and Need.JSON_SCHEMA not in can:
+        found.append(
+            f"{who} answers with {name_of(role.output)}, and its model has no JSON schema; "
+            "set model= to one that has it, or output=str where the model can write text"
+        )
+    if Need.TEXT in needs and Need.TEXT not in can:
+        found.append(
+            f"{who} answers in free text, and its model was measured to write none that can be used; "
+            "set model= to a bigger one, or output= to a Literal, an Enum or a pydantic model"
+        )
+    if Need.PLANNING in needs and Need.PLANNING not in can:
+        found.append(
+            f"{who} is sequential, and its model cannot plan; set plan= to a function that gives the steps, or model= to one that can"
+        )
+    return found

@@ -1,0 +1,281 @@
+"""Tools: typed functions that a model may call. Signature and docstring give the schema; arguments are validated strictly."""
+
+import asyncio
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, overload
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError, to_json
+from typing_extensions import NotRequired, TypedDict
+
+from agents.at_work import Context
+from protocols.chat import ToolSpec
+from protocols.failures import BadInput, Failed, Failure, Verdict
+
+Effect = Literal["read", "write"]
+_CACHES = ("_shape", "spec")
+
+
+class ToolResult(typing.NamedTuple):
+    """What a call gave: the text that the model sees, the failure if there was one, and whether the effect is in doubt."""
+
+    content: str
+    failure: Failure | None = None
+    in_doubt: bool = False
+
+
+class _Shape(typing.NamedTuple):
+    arguments: TypeAdapter[Any]
+    parameters: dict[str, Any]
+    result: TypeAdapter[Any]
+    is_text: bool
+    context: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Tool:
+    """A typed function that a model may call; made by ``@tool`` and still callable as the function that it was.
+
+    ``timeout`` is in seconds. ``effect`` is ``write`` for whatever changes the world: such a call is announced before it
+    starts and never silently repeated, unless it is ``idempotent`` (safe to repeat under the same ``Context.key``).
+    ``max_chars`` bounds a result in characters. A ``repeatable`` tool may be called with equal arguments any number of times.
+    """
+
+    name: str
+    description: str
+    function: Callable[..., Any]
+    timeout: float = 30.0
+    effect: Effect = "read"
+    idempotent: bool = False
+    max_chars: int = 20_000
+    repeatable: bool = False
+    unbound: bool = field(default=False, repr=False)
+
+    @cached_property
+    def spec(self) -> ToolSpec:
+        """The tool as a model sees it."""
+        return ToolSpec(name=self.name, description=self.description, parameters=self._shape.parameters)
+
+    @cached_property
+    def _shape(self) -> _Shape:
+        return _shape(self.function, self.name, self.unbound)
+
+    @property
+    def returns_text(self) -> bool:
+        """Whether the function is declared to return a string."""
+        return self._shape.is_text
+
+    def read_arguments(self, arguments: dict[str, Any] | str) -> dict[str, Any]:
+        """The typed arguments. Raises ``BadInput`` naming each argument that does not fit; nothing is coerced."""
+        if isinstance(arguments, str):
+            raise BadInput(f"the arguments of {self.name!r} are not a JSON object; send one that fits its schema")
+        try:
+            return cast(dict[str, Any], self._shape.arguments.validate_json(to_json(arguments), strict=True))
+        except ValidationError as error:
+            known = ", ".join(self._shape.parameters.get("properties", {})) or "none"
+            raise BadInput(f"the arguments of {self.name!r} do not fit: {problems_of(error)}; its arguments are: {known}") from None
+
+    async def run(self, arguments: dict[str, Any], context: Context) -> ToolResult:
+        """Call the function with arguments from ``read_arguments``; what it raises becomes a failure, except ``Failed``.
+
+        A blocking function runs in a thread, which goes on after a timeout because threads cannot be stopped.
+        """
+        if self.unbound:
+            raise BadInput(f"tool {self.name!r} is a method; give the role the tool of an instance, like tools=[thing.{self.name}]")
+        shape = self._shape
+        if shape.context is not None:
+            arguments = {**arguments, shape.context: context}
+        try:
+            async with asyncio.timeout(self.timeout) as clock:
+                if inspect.iscoroutinefunction(self.function):
+                    value = await self.function(**arguments)
+                else:
+                    value = await asyncio.to_thread(self.function, **arguments)
+            return ToolResult(self._bounded(self._dump(value)))
+        except (Failed, BadInput):
+            raise
+        except TimeoutError as error:
+            if clock.expired():
+                return self._failed(f"it took longer than {self.timeout:g} s", retryable=True, in_doubt=True)
+            return self._failed(_said(error), retryable=True, in_doubt=True)
+        except PydanticSerializationError as error:
+            return self._failed(f"its result is not what it declares: {error}")
+        except ConnectionError as error:
+            return self._failed(_said(error), retryable=True, in_doubt=True)
+        except Exception as error:
+            return self._failed(_said(error), retryable=isinstance(error, OSError))
+
+    def read_result(self, content: str) -> Any:
+        """The JSON value behind the text of a result; raises ``ValueError`` when it was cut."""
+        if self._shape.is_text:
+            return content
+        return typing.cast(Any, _JSON.validate_json(content))
+
+    def _dump(self, value: Any) -> str:
+        if isinstance(value, str):
+            return value if self._shape.is_text else to_json(value).decode()
+        return self._shape.result.dump_json(value, warnings="error").decode()
+
+    def _bounded(self, text: str) -> str:
+        if len(text) <= self.max_chars:
+            return text
+        return f"{text[: self.max_chars]}\n[cut: {self.max_chars} of {len(text)} characters shown]"
+
+    def _failed(self, why: str, *, retryable: bool = False, in_doubt: bool = False) -> ToolResult:
+        message = self._bounded(f"tool {self.name!r} failed: {why}")
+        failure = Failure(verdict=Verdict.TOOL_ERROR, message=message, retryable=retryable)
+        return ToolResult(message, failure, in_doubt and self.effect == "write")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> "Tool":
+        if instance is None or not self.unbound:
+            return self
+        bound = replace(self, function=self.function.__get__(instance, owner), unbound=False)
+        bound.__dict__.update({name: self.__dict__[name] for name in _CACHES if name in self.__dict__})
+        return bound
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _CACHES}
+
+
+_JSON: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+
+
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float = 30.0,
+    effect: Effect = "read",
+    idempotent: bool = False,
+    max_chars: int = 20_000,
+    repeatable: bool = False,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout: float = 30.0,
+    effect: Effect = "read",
+    idempotent: bool = False,
+    max_chars: int = 20_000,
+    repeatable: bool = False,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a typed function, sync or async, a ``Tool``; bare or with the options of ``Tool``.
+
+    The docstring is the description; ``Annotated[..., Field(description=...)]`` describes an argument; a parameter annotated
+    ``Context`` is injected and hidden. Raises ``BadInput`` for a signature that no schema can be made of.
+    """
+
+    def make(function: Callable[..., Any]) -> Tool:
+        called = name or getattr(function, "__name__", type(function).__name__)
+        if timeout <= 0 or max_chars < 1 or effect not in ("read", "write"):
+            raise BadInput(f"tool {called!r}: timeout and max_chars must be above 0, effect is 'read' or 'write'")
+        made = Tool(
+            name=called,
+            description=description or inspect.getdoc(function) or "",
+            function=function,
+            timeout=timeout,
+            effect=effect,
+            idempotent=idempotent,
+            max_chars=max_chars,
+            repeatable=repeatable,
+            unbound=next(iter(inspect.signature(function).parameters), None) == "self",
+        )
+        _ = made.spec  # a wrong signature is met here, where the function is written
+        return made
+
+    return make if function is None else make(function)
+
+
+def hints_of(function: Callable[..., Any], what: str) -> dict[str, Any]:
+    """The resolved annotations of ``function``; raises ``BadInput`` when one names something that is not there."""
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise BadInput(f"{what}: its annotations can't be read ({error}); define their types at module level") from None
+
+
+def is_context(annotation: Any) -> bool:
+    """Whether a parameter with this annotation is to be given the ``Context``."""
+    return annotation is Context or Context in get_args(annotation)
+
+
+def problems_of(error: ValidationError) -> str:
+    """What is wrong, place by place, without repeating the value: it may be long, and it is not ours."""
+    found = []
+    for one in error.errors(include_url=False, include_context=False, include_input=False)[:8]:
+        where = ".".join(str(part) for part in one["loc"])
+        found.append(f"{where}: {one['msg']}" if where else one["msg"])
+    return "; ".join(found)
+
+
+def _shape(function: Callable[..., Any], name: str, unbound: bool) -> _Shape:
+    what = f"tool {name!r}"
+    hints, context = hints_of(function, what), None
+    fields: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for parameter in list(inspect.signature(function).parameters.values())[1 if unbound else 0 :]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise BadInput(f"{what}: parameter {parameter} can't be given by name; use plain typed parameters")
+        if parameter.name not in hints:
+            raise BadInput(f"{what}: parameter {parameter.name!r} has no type; annotate it, like {parameter.name}: str")
+        hint = hints[parameter.name]
+        if is_context(hint):
+            context = parameter.name
+        elif isinstance(parameter.default, FieldInfo):
+            raise BadInput(f"{what}: put the Field of {parameter.name!r} into its type: Annotated[..., Field(...)]")
+        elif parameter.default is parameter.empty:
+            fields[parameter.name] = hint
+        else:
+            fields[parameter.name] = NotRequired[_stripped(hint)]
+            defaults[parameter.name] = parameter.default
+    returns = hints.get("return", Any)
+    try:
+        shape = TypedDict(name, fields)  # type: ignore[operator]
+        shape.__pydantic_config__ = ConfigDict(extra="forbid")
+        arguments: TypeAdapter[Any] = TypeAdapter(shape)
+        parameters = arguments.json_schema()
+        result: TypeAdapter[Any] = TypeAdapter(returns)
+    except PydanticUserError as error:
+        raise BadInput(f"{what}: no schema can be made of its types: {error.message}") from None
+    parameters.pop("title", None)
+    parameters.setdefault("properties", {})
+    for key, default in defaults.items():
+        try:
+            parameters["properties"][key].setdefault("default", _JSON.dump_python(default, mode="json", warnings="error"))
+        except PydanticSerializationError:
+            continue  # a default that is no JSON is the function's own business
+    return _Shape(arguments, parameters, result, returns is str, context)
+
+
+def _stripped(hint: Any) -> Any:
+    """``hint`` without a default in its ``Field``: the function's own default holds, and a TypedDict can have none."""
+    if get_origin(hint) is Annotated:
+        for one in get_args(hint)[1:]:
+            if isinstance(one, FieldInfo) and not one.is_required():
+                raise BadInput("a default belongs in the signature, not in Field(default=...)")
+    return hint
+
+
+def _said(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

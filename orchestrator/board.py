@@ -1,0 +1,313 @@
+"""The board: where goals are posted. It opens a runtime (Ray, or this process) over a journal, starts runs and hands out handles."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import cloudpickle
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
+
+from agents.models.port import Model
+from orchestrator.coordinator import Watched
+from orchestrator.host import INLINE, Roles
+from orchestrator.journal import open_journal
+from orchestrator.link import LinkDown
+from orchestrator.team import Team
+from protocols import codec, ids
+from protocols import messages as m
+from protocols.budget import Limits, Usage
+from protocols.envelope import Envelope
+from protocols.failures import BadInput, CallboardError, Failure
+from protocols.record import Record
+from protocols.team import TeamSpec
+
+WAIT_SECONDS = 5.0
+
+
+class Service(Protocol):
+    """A coordinator as drivers reach it (see ``Coordinator`` for what each does). Any call may raise ``LinkDown``."""
+
+    async def submit(self, run: str, request: bytes) -> None: ...
+    async def resume(self, run: str) -> None: ...
+    async def cancel(self, run: str, reason: str) -> None: ...
+    async def wait(self, run: str, seconds: float) -> bool: ...
+    async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched: ...
+    async def outcomes(self, run: str, start: int, most: int = 500) -> bytes: ...
+    async def ended(self, run: str) -> bytes: ...
+    async def put_blob(self, data: bytes) -> m.BlobRef: ...
+    async def get_blob(self, digest: str) -> bytes: ...
+
+
+class Runtime(Protocol):
+    """What carries a service: this process, or a Ray cluster."""
+
+    store: str | None
+
+    async def open(self, roles: Callable[[], dict[str, Roles]]) -> Service:
+        """Start coordinator and hosts."""
+        ...
+
+    async def prepare(self, team: TeamSpec) -> None:
+        """Have hosts and model servers ready for the team's roles."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that was started."""
+        ...
+
+
+class TaskOutcome(Record):
+    """How one task ended. ``status`` is a phase: done, failed, or where it stood when the run ended; ``seconds`` is wall time."""
+
+    task: str
+    role: str
+    status: str
+    output: Any = None
+    failure: Failure | None = None
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    attempts: int = 0
+
+
+class RunResult(Record):
+    """What a run brought: its output (typed where the team says how), how it ended, and what it took."""
+
+    run_id: str
+    status: m.Status
+    output: Any = None
+    failure: Failure | None = None
+    usage: Usage = Usage()
+    tasks: tuple[TaskOutcome, ...] = ()
+
+    @property
+    def cost_micros(self) -> int:
+        """Money in millionths of a currency unit."""
+        return self.usage.micros
+
+
+class RunHandle:
+    """A run at work: follow it, wait for it, stop it."""
+
+    def __init__(self, run_id: str, service: Service, team: Team | None) -> None:
+        self.run_id = run_id
+        self._service = service
+        self._team = team
+        self._board: Board | None = None
+
+    def owns(self, board: "Board") -> None:
+        """Close this board with the handle."""
+        self._board = board
+
+    async def close(self) -> None:
+        """Let go of the run, and end the runtime if it was started for it."""
+        if self._board is not None:
+            await self._board.close()
+            self._board = None
+
+    async def events(self, after: int = 0) -> AsyncIterator[Envelope]:
+        """Every entry of the run's journal as it is written, from the one after number ``after``, and pieces of output (``seq`` 0)."""
+        partial = 0
+        while True:
+            news: Watched = await self._surely(self._service.watch, self.run_id, after, partial, WAIT_SECONDS)
+            for body in news.partials:
+                yield Envelope(self.run_id, 0, 0, codec.unpack(body))
+            partial = news.partial
+            for seq, at, body in news.entries:
+                envelope = Envelope(self.run_id, seq, at, codec.unpack(body))
+                after = seq
+                yield envelope
+                if isinstance(envelope.body, m.RunEnded):
+                    return
+
+    async def result(self) -> RunResult:
+        """Wait for the end and return what the run brought. Raises ``StorageError`` when its journal can't be written."""
+        while not await self._surely(self._service.wait, self.run_id, WAIT_SECONDS):
+            pass
+        ended = codec.unpack(await self._surely(self._service.ended, self.run_id))
+        assert isinstance(ended, m.RunEnded)
+        tasks, results = await self._outcomes()
+        output = await self._read(ended.output) if ended.output else None
+        if ended.output is None and ended.status not in (m.Status.FAILED, m.Status.CANCELLED):
+            output = [self._typed(task) for task in tasks if task.task in results]
+        elif self._team is not None and len(results) == 1 and self._team.plan_is_one_task:
+            output = self._typed(next(task for task in tasks if task.task in results))
+        return RunResult(
+            run_id=self.run_id, status=ended.status, output=output, failure=ended.failure, usage=ended.usage, tasks=tuple(tasks)
+        )
+
+    async def cancel(self, reason: str = "cancelled by request") -> None:
+        """Stop the run. It has ended when ``result`` returns."""
+        await self._surely(self._service.cancel, self.run_id, reason)
+
+    async def _outcomes(self) -> tuple[list[TaskOutcome], set[str]]:
+        tasks: list[TaskOutcome] = []
+        results: set[str] = set()
+        while True:
+            total, page = codec.unpack_value(await self._surely(self._service.outcomes, self.run_id, len(tasks)))
+            for name, role, status, output, failure, usage, milliseconds, attempts, is_result in page:
+                tasks.append(
+                    TaskOutcome(
+                        task=name,
+                        role=role,
+                        status=status,
+                        output=None if output is None else await self._read(m.Value.model_validate(output)),
+                        failure=failure,
+                        usage=usage,
+                        seconds=milliseconds / 1000,
+                        attempts=attempts,
+                    )
+                )
+                if is_result:
+                    results.add(name)
+            if len(tasks) >= total:
+                return tasks, results
+
+    def _typed(self, task: TaskOutcome) -> Any:
+        role = self._team.cast.get(task.role) if self._team is not None else None
+        if role is None:
+            return task.output
+        try:
+            return TypeAdapter(role.output).validate_python(task.output)
+        except ValidationError:
+            return task.output
+
+    async def _read(self, value: m.Value) -> Any:
+        if value.blob is None:
+            return value.inline
+        return codec.unpack_value(await self._surely(self._service.get_blob, value.blob.digest))
+
+    async def _surely(self, call: Any, *args: Any) -> Any:
+        """``call``, again after a coordinator that was lost has come back and has taken the run up."""
+        while True:
+            try:
+                return await call(*args)
+            except LinkDown:
+                await asyncio.sleep(0.2)
+                try:
+                    await self._service.resume(self.run_id)
+                except LinkDown:
+                    continue
+
+
+class Board:
+    """A runtime over a journal, as an async context manager.
+
+    ``runtime`` is ``ray`` or ``inline``; ``store`` a journal's address (see ``open_journal``); ``hosts`` how many processes carry agents.
+    """
+
+    def __init__(self, runtime: str = "ray", store: str | None = None, hosts: int = 2) -> None:
+        if hosts < 1:
+            raise BadInput(f"hosts is {hosts}; at least one is needed")
+        self._runtime = _runtime(runtime, store, hosts)
+        self._teams: dict[str, Roles] = {}
+        self._service: Service | None = None
+
+    async def __aenter__(self) -> Self:
+        self._service = await self._runtime.open(lambda: self._teams)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the runtime. Runs that have not ended can be resumed."""
+        await self._runtime.close()
+
+    @property
+    def service(self) -> Service:
+        """The coordinator."""
+        if self._service is None:
+            raise BadInput("this board is not open; use `async with Board(...) as board`")
+        return self._service
+
+    async def start(
+        self,
+        team: Team,
+        goal: Any = None,
+        *,
+        user: str | None = None,
+        budget: Limits | None = None,
+        model: str | Model | None = None,
+        target: str | None = None,
+        run_id: str | None = None,
+    ) -> RunHandle:
+        """Begin a run. Raises ``BadInput`` when the team, goal or model can't work; nothing has been done or stored then."""
+        if model is not None:
+            team = team.with_model(model)
+        wrong = team.unmet()
+        if wrong:
+            raise BadInput(wrong[0])
+        goal = to_jsonable_python(goal)
+        plan = team.plan(goal)
+        spec = team.spec()
+        await self._runtime.prepare(spec)
+        code = await self._code(team)
+        request = m.RunRequested(
+            team=spec,
+            goal=goal,
+            user=user or team.user,
+            budget=budget or team.budget,
+            plan=None if plan is None else await self._keep(plan.model_dump(exclude_defaults=True)),
+            code=code,
+            target=target,
+        )
+        run_id = run_id or ids.new_run_id()
+        await self.service.submit(run_id, codec.pack(request))
+        return RunHandle(run_id, self.service, team)
+
+    async def resume(self, run_id: str, team: Team | None = None) -> RunHandle:
+        """Carry a run on that has not ended; for one that has, the handle gives its result."""
+        first = await self.request(run_id)
+        await self._runtime.prepare(first.team)
+        await self.service.resume(run_id)
+        return RunHandle(run_id, self.service, team)
+
+    async def request(self, run_id: str) -> m.RunRequested:
+        """The request that began a run."""
+        journal = open_journal(self._runtime.store)
+        try:
+            entries = await asyncio.to_thread(lambda: list(journal.read(run_id, 0, 1)))
+        finally:
+            journal.close()
+        if not entries:
+            raise BadInput(f"there is no run {run_id!r} in this journal; `callboard runs` lists those there are")
+        message = codec.unpack(entries[0].body)
+        assert isinstance(message, m.RunRequested)
+        return message
+
+    async def abandon(self, run_id: str, reason: str) -> RunHandle:
+        """Close a run that nobody works on: it is taken over and cancelled before anything more is done."""
+        await self.service.resume(run_id)
+        await self.service.cancel(run_id, reason)
+        return RunHandle(run_id, self.service, None)
+
+    async def _code(self, team: Team) -> m.BlobRef:
+        try:
+            code = cloudpickle.dumps(dict(team.cast))
+        except Exception as error:
+            raise BadInput(
+                f"the code of team {team.name!r} can't be sent to hosts: {error}; keep locks, sockets and open files out of its globals"
+            ) from None
+        ref = await self.service.put_blob(code)
+        self._teams[ref.digest] = team.cast
+        return ref
+
+    async def _keep(self, value: Any) -> m.Value:
+        packed = codec.pack_value(value)
+        return m.Value(inline=value) if len(packed) <= INLINE else m.Value(blob=await self.service.put_blob(packed))
+
+
+def _runtime(name: str, store: str | None, hosts: int) -> Runtime:
+    if name == "inline":
+        from orchestrator.inline import InlineRuntime
+
+        return InlineRuntime(store)
+    if name == "ray":
+        try:
+            from orchestrator.cluster import RayRuntime
+        except ImportError as error:
+            raise CallboardError(f"Ray can't be imported ({error}); reinstall callboard, or use runtime='inline'") from None
+        return RayRuntime(store, hosts)
+    raise BadInput(f"there is no runtime {name!r}; choose ray or inline")

@@ -1,0 +1,88 @@
+"""What people type, as values: money, counts, seconds, goals. Every refusal is one sentence and the next step."""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from protocols.budget import MICROS_PER_UNIT, Limits
+from protocols.failures import BadInput
+
+_MONEY = re.compile(r"\$?(\d{1,12})(?:\.(\d*))?|\$?\.(\d+)")
+_DECIMALS = 6
+
+
+def micros(text: str) -> int:
+    """A decimal amount of money in millionths, exactly: ``0.25`` is 250,000. Raises ``BadInput``."""
+    match = _MONEY.fullmatch(text.strip())
+    if not match:
+        raise BadInput(f"--budget-usd {text!r} is no amount of money; write it like 0.25")
+    decimals = (match[2] or match[3] or "").rstrip("0")
+    if len(decimals) > _DECIMALS:
+        raise BadInput(f"--budget-usd {text} is finer than a millionth; write at most {_DECIMALS} decimals")
+    return int(match[1] or 0) * MICROS_PER_UNIT + int(decimals.ljust(_DECIMALS, "0"))
+
+
+def budget(usd: str | None, tokens: int | None, calls: int | None, timeout: float | None) -> Limits | None:
+    """The limits of a run, or ``None`` when none is given. ``timeout`` is in seconds. Raises ``BadInput``."""
+    if usd is None and tokens is None and calls is None and timeout is None:
+        return None
+    for flag, value in (("--budget-tokens", tokens), ("--budget-calls", calls)):
+        if value is not None and value < 0:
+            raise BadInput(f"{flag} {value} is below zero; give a number from 0 up, or leave it out for no limit")
+    if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
+        raise BadInput(f"--timeout {timeout} is no time to work in; give seconds above 0, or leave it out for no limit")
+    money = None if usd is None else micros(usd)
+    return Limits(tokens=tokens, micros=money, model_calls=calls, seconds=timeout)
+
+
+def goal(text: str | None, source: str | None) -> Any:
+    """The goal from ``--goal`` or from the file (``-`` is standard input) of ``--input``; ``None`` without either.
+
+    JSON objects, arrays and numbers are read as such, and whatever JSON a ``.json`` file holds; all else is text.
+    Raises ``BadInput``.
+    """
+    if text is not None and source is not None:
+        raise BadInput("--goal and --input both give the goal; use one of them")
+    if text is not None:
+        return _json_or_text(text)
+    if source is None:
+        return None
+    content = _read(source)
+    if not source.endswith(".json"):
+        return _json_or_text(content.rstrip("\r\n"))
+    try:
+        return json.loads(content, parse_constant=_no_number)
+    except ValueError as error:
+        raise BadInput(f"{source} is not valid JSON ({error}); correct it, or rename it to be read as text") from None
+    except RecursionError:
+        raise BadInput(f"{source} is nested too deeply to be read; make it flatter") from None
+
+
+def _read(source: str) -> str:
+    name = "standard input" if source == "-" else source
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else Path(source).expanduser().read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"there is no file {source}; check the path of --input") from None
+    except OSError as error:
+        raise BadInput(f"{name} can't be read ({error.strerror}); check the path of --input") from None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name} is not UTF-8 text (byte {error.start}); convert it, or give a path to it as the goal") from None
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return text
+    plain = isinstance(value, dict | list | int | float) and not isinstance(value, bool)
+    return value if plain else text
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")

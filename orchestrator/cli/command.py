@@ -1,0 +1,103 @@
+"""The ``callboard`` command: its subcommands, and the one place where errors become sentences and exit codes."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from orchestrator.cli import streams
+
+_COMMANDS = {
+    "run": "running",
+    "resume": "running",
+    "cancel": "cancelling",
+    "runs": "reading",
+    "show": "reading",
+    "trace": "tracing",
+    "journal": "reading",
+    "model": "modelling",
+}
+"""Each subcommand and the module of this package that defines it under the same name."""
+
+_EXITS = """\b
+Exit codes:
+  0    done
+  1    failed, or something unexpected
+  2    bad input: nothing was started
+  3    a budget or deadline ended the run
+  4    cancelled
+  5    partial: merged, but some tasks failed
+  6    the journal could not be read or written
+  130  interrupted with Ctrl-C: `callboard resume RUN` goes on
+  143  terminated: `callboard resume RUN` goes on
+"""
+
+
+class _Callboard(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"orchestrator.cli.{_COMMANDS[cmd_name]}")
+        found = getattr(module, cmd_name)
+        assert isinstance(found, click.Command)
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"there is no command {args[0]!r}; there are: {', '.join(_COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Callboard, epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="callboard", message="callboard %(version)s")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error (also after a command).")
+def commands() -> None:
+    """Runs teams of AI agents, and shows what they did.
+
+    RUN is a run's id, any beginning of it that no other run shares, or `last`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Carry out one command line (``sys.argv`` without ``arguments``) and exit with its code."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_carry_out(args))
+
+
+def _carry_out(args: list[str]) -> int:
+    try:
+        code: Any = commands.main(args=args, prog_name="callboard", standalone_mode=False)
+        return int(code or 0)
+    except click.Abort:
+        return _end(args, 130, "interrupted", "interrupted; nothing was left at work")
+    except click.ClickException as error:
+        error.show()
+        return _end(args, 2, "bad_input", error.format_message(), told=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: the last flush must not complain either
+        return 1
+    except Exception as error:
+        from orchestrator.cli import exits
+        from protocols.failures import CallboardError
+
+        if isinstance(error, CallboardError):
+            return _end(args, exits.of_error(error), error.code, str(error))
+        said = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+        return _end(args, 1, "unexpected", f"something unexpected went wrong ({said}); run it again with --debug for the details")
+
+
+def _end(args: list[str], code: int, name: str, message: str, *, told: bool = False) -> int:
+    if "--debug" in args:
+        traceback.print_exc()
+    if not told:
+        streams.note(f"callboard: {message}")
+    if "--json" in args:
+        streams.write_json({"error": {"code": name, "message": message}, "exit_code": int(code)}, sys.stdout)
+    return int(code)

@@ -1,0 +1,192 @@
+"""``callboard run`` and ``callboard resume``: carry a run out, show it at work, give its output."""
+
+import asyncio
+import shlex
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from orchestrator.cli import options, streams
+
+if TYPE_CHECKING:
+    from orchestrator.board import Board, RunHandle, RunResult
+    from orchestrator.cli.report import Report
+    from orchestrator.observe.progress import Progress
+
+    Begin = Callable[[Board], Awaitable[RunHandle]]
+
+DRAIN_SECONDS = 1.0
+"""How long the progress may go on after the result is there, to show the last of it."""
+
+
+@click.command()
+@click.argument("target")
+@click.option("--goal", "goal_text", metavar="TEXT", help="What to do: text, or a JSON object, array or number.")
+@click.option("--input", "source", metavar="FILE", help="Read the goal from a file (- is standard input): text or JSON.")
+@click.option("--user", metavar="U", help="Whom the run is for.")
+@click.option("--budget-usd", metavar="X", help="The most it may cost, a decimal such as 0.25.")
+@click.option("--budget-tokens", type=int, metavar="N", help="The most input and output tokens.")
+@click.option("--budget-calls", type=int, metavar="N", help="The most model calls.")
+@click.option("--timeout", type=float, metavar="S", help="The most seconds.")
+@click.option("--model", metavar="ID", help="Use this model (provider:name) for every role that has one.")
+@options.runtime
+@options.store
+@options.as_json
+@options.quiet
+@options.debug
+def run(
+    target: str,
+    goal_text: str | None,
+    source: str | None,
+    user: str | None,
+    budget_usd: str | None,
+    budget_tokens: int | None,
+    budget_calls: int | None,
+    timeout: float | None,
+    model: str | None,
+    runtime: str,
+    hosts: int,
+    store: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Carry out a goal with the team at TARGET.
+
+    TARGET is file.py:team or package.module:team; the name is `team` when it is left out. The output goes to standard output,
+    everything else to standard error. Ctrl-C leaves the run as it is, to be resumed.
+    """
+    from orchestrator.cli import amounts
+
+    limits = amounts.budget(budget_usd, budget_tokens, budget_calls, timeout)
+    goal = amounts.goal(goal_text, source)
+    with streams.kept() as out:
+        from orchestrator import target as targets
+
+        team, place = targets.load(target)
+
+        async def begin(board: "Board") -> "RunHandle":
+            return await board.start(team, goal, user=user, budget=limits, model=model, target=place)
+
+        return _Work(begin, runtime, hosts, store, as_json, quiet).carry_out(out)
+
+
+@click.command()
+@options.run_id
+@options.runtime
+@options.store
+@options.as_json
+@options.quiet
+@options.debug
+def resume(run_id: str, runtime: str, hosts: int, store: str | None, as_json: bool, quiet: bool) -> int:
+    """Go on with a run that was interrupted. One that has ended gives its output again."""
+    with streams.kept() as out:
+        with options.opened(store) as journal:
+            row = options.found(journal, run_id)
+            if row.ended:
+                from orchestrator.cli import report
+                from orchestrator.observe.history import History
+
+                streams.note(f"{row.run} has ended already; nothing of it is done again")
+                ended = report.of_history(journal, History(row.run).read(journal.read(row.run)))
+                return _give(ended, out, store, as_json, quiet)
+
+        async def begin(board: "Board") -> "RunHandle":
+            return await board.resume(row.run)
+
+        return _Work(begin, runtime, hosts, store, as_json, quiet).carry_out(out)
+
+
+class _Work:
+    """One run from its beginning to its exit code; ``begin`` starts or resumes it on a board."""
+
+    def __init__(self, begin: "Begin", runtime: str, hosts: int, store: str | None, as_json: bool, quiet: bool) -> None:
+        self.begin, self.runtime, self.hosts, self.store = begin, runtime, hosts, store
+        self.as_json, self.quiet = as_json, quiet
+        self.run_id = ""
+        self.terminated = False
+
+    def carry_out(self, out: TextIO) -> int:
+        """Run it, write its output to ``out``, and say how it went on standard error."""
+        try:
+            report = asyncio.run(self._report())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            return self._interrupted(out)
+        return _give(report, out, self.store, self.as_json, self.quiet)
+
+    async def _report(self) -> "Report":
+        from orchestrator.board import Board
+        from orchestrator.cli import report
+        from orchestrator.observe.progress import Progress
+
+        self._heed_termination()
+        began = time.monotonic()
+        async with Board(runtime=self.runtime, store=self.store, hosts=self.hosts) as board:
+            handle = await self.begin(board)
+            self.run_id = handle.run_id
+            if self.quiet:
+                result = await handle.result()
+            else:
+                with Progress(streams.errors(), handle.run_id) as progress:
+                    result = await _followed(handle, progress)
+        return report.of_result(result, time.monotonic() - began)
+
+    def _heed_termination(self) -> None:
+        work = asyncio.current_task()
+        assert work is not None
+
+        def stop() -> None:
+            self.terminated = True
+            work.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+
+    def _interrupted(self, out: TextIO) -> int:
+        word = "terminated" if self.terminated else "interrupted"
+        code = 143 if self.terminated else 130
+        again = _again("resume", self.run_id, self.store) if self.run_id else None
+        what = "nothing was started" if not self.run_id else f"go on with `{again}`" if again else "its journal is gone with it"
+        streams.note(f"callboard: {word}; {what}")
+        if self.as_json:
+            streams.write_json({"run": self.run_id or None, "status": word, "exit_code": code, "resume": again}, out)
+        return code
+
+
+async def _followed(handle: "RunHandle", progress: "Progress") -> "RunResult":
+    """The result, with ``progress`` shown until it is there. What is shown never decides how a run ends."""
+
+    async def follow() -> None:
+        async for envelope in handle.events():
+            progress.show(envelope)
+
+    following = asyncio.create_task(follow(), name="progress")
+    try:
+        result = await handle.result()
+        await asyncio.wait([following], timeout=DRAIN_SECONDS)
+        return result
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+def _give(report: "Report", out: TextIO, store: str | None, as_json: bool, quiet: bool) -> int:
+    from orchestrator.cli.report import tell
+
+    if as_json:
+        streams.write_json(report.as_json(), out)
+    elif report.output is not None:
+        streams.write_output(report.output, out)
+    if not quiet:
+        tell(report, streams.errors(), hint=_again("trace", report.run, store))
+    elif report.failure:
+        streams.note(f"callboard: {report.status.value}: {report.failure.message}")
+    return int(report.exit)
+
+
+def _again(command: str, run_id: str, store: str | None) -> str | None:
+    """The command line that goes on with the run; ``None`` for a journal that dies with this process."""
+    if store is None:
+        return f"callboard {command} {run_id}"
+    return None if store.startswith("memory:") else f"callboard {command} {run_id} --store {shlex.quote(store)}"

@@ -1,0 +1,337 @@
+"""Ray: the actors around coordinator and hosts, and the runtime that starts them. The only module that knows Ray.
+
+Hosts are made by the driver and handed to the coordinator, so that neither's end takes the other with it. Ray's retries and order are
+relied on for nothing: every call may fail with ``LinkDown`` and is made again by numbered links and idempotent methods.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+
+from orchestrator.coordinator import Coordinator, Watched
+from orchestrator.host import Host, Models, Roles
+from orchestrator.journal import open_journal
+from orchestrator.link import HostGone, LinkDown
+from orchestrator.observe.logs import to_json_lines
+from orchestrator.scheduler import SHARED, pool_of
+from orchestrator.sides import CoordinatorSide
+from protocols.failures import BadInput, CallboardError
+from protocols.messages import BlobRef
+from protocols.team import Resources, TeamSpec
+
+NAMESPACE = "callboard"
+_MANY = 10_000  # calls that one actor may have open: links have one each, and drivers wait in long polls
+
+
+async def _call(awaitable: Awaitable[Any]) -> Any:
+    """A remote call's answer; what the other side raised on purpose is raised here, anything of Ray's is ``LinkDown``."""
+    try:
+        return await awaitable
+    except RayTaskError as error:
+        if isinstance(error.cause, CallboardError):
+            raise error.cause from None
+        raise
+    except ActorDiedError as error:
+        raise HostGone(f"the actor has ended: {error}") from None
+    except RayError as error:
+        raise LinkDown(f"the actor did not answer: {error}") from None
+
+
+def _log_to_json() -> None:
+    context = ray.get_runtime_context()
+    to_json_lines(
+        {
+            "job_id": context.get_job_id(),
+            "node_id": context.get_node_id(),
+            "worker_id": context.get_worker_id(),
+            "actor_id": context.get_actor_id() or "",
+        }
+    )
+
+
+class RemoteHost:
+    """A host actor as the coordinator reaches it."""
+
+    def __init__(self, name: str, pool: str, handle: ActorHandle) -> None:
+        self.name = name
+        self.pool = pool
+        self._handle = handle
+
+    async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
+        """See ``HostSide``. The coordinator is this very actor, so the host gets its handle."""
+        me = ray.get_runtime_context().current_actor
+        found: str = await _call(self._handle.attach.remote(coordinator, me))
+        return found
+
+    async def deliver(self, batch: bytes, label: str = "") -> int:
+        """See ``HostSide``. The label is the name of the call in Ray's dashboard."""
+        taken: int = await _call(self._handle.deliver.options(name=label or "deliver").remote(batch))
+        return taken
+
+    async def ping(self) -> str:
+        """See ``HostSide``."""
+        incarnation: str = await _call(self._handle.ping.remote())
+        return incarnation
+
+
+class RemoteCoordinator:
+    """A coordinator actor as hosts and drivers reach it."""
+
+    def __init__(self, handle: ActorHandle) -> None:
+        self._handle = handle
+
+    async def deliver(self, host: str, batch: bytes, label: str = "") -> int:
+        """See ``CoordinatorSide``."""
+        taken: int = await _call(self._handle.deliver.remote(host, batch))
+        return taken
+
+    async def put_blob(self, data: bytes) -> BlobRef:
+        """See ``CoordinatorSide``."""
+        digest, size = await _call(self._handle.put_blob.remote(data))
+        return BlobRef(digest=digest, size=size)
+
+    async def get_blob(self, digest: str) -> bytes:
+        """See ``CoordinatorSide``."""
+        data: bytes = await _call(self._handle.get_blob.remote(digest))
+        return data
+
+    async def add_host(self, name: str, pool: str, handle: ActorHandle) -> None:
+        """Give the coordinator one more host."""
+        await _call(self._handle.add_host.remote(name, pool, handle))
+
+    async def submit(self, run: str, request: bytes) -> None:
+        """See ``Coordinator``."""
+        await _call(self._handle.submit.options(name=f"submit {run}").remote(run, request))
+
+    async def resume(self, run: str) -> None:
+        """See ``Coordinator``."""
+        await _call(self._handle.resume.options(name=f"resume {run}").remote(run))
+
+    async def cancel(self, run: str, reason: str) -> None:
+        """See ``Coordinator``."""
+        await _call(self._handle.cancel.options(name=f"cancel {run}").remote(run, reason))
+
+    async def wait(self, run: str, seconds: float) -> bool:
+        """See ``Coordinator``."""
+        done: bool = await _call(self._handle.wait.remote(run, seconds))
+        return done
+
+    async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched:
+        """See ``Coordinator``."""
+        return Watched(*await _call(self._handle.watch.remote(run, after, partial, seconds)))
+
+    async def outcomes(self, run: str, start: int, most: int = 500) -> bytes:
+        """See ``Coordinator``."""
+        page: bytes = await _call(self._handle.outcomes.remote(run, start, most))
+        return page
+
+    async def ended(self, run: str) -> bytes:
+        """See ``Coordinator``."""
+        body: bytes = await _call(self._handle.ended.remote(run))
+        return body
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=_MANY)
+class CoordinatorActor:
+    """A ``Coordinator`` in a process of its own. Its memory is empty after a restart; drivers then resume their runs."""
+
+    def __init__(self, number: int, store: str | None, hosts: list[tuple[str, str, ActorHandle]]) -> None:
+        _log_to_json()
+        self._number = number
+        self._store = store
+        self._hosts = hosts
+        self._coordinator: Coordinator | None = None
+        self._starting = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"Coordinator({self._number})"
+
+    async def _ready(self) -> Coordinator:
+        async with self._starting:
+            if self._coordinator is None:
+                journal = await asyncio.to_thread(open_journal, self._store)
+                coordinator = Coordinator(journal, [RemoteHost(*host) for host in self._hosts])
+                await coordinator.start()
+                self._coordinator = coordinator
+            return self._coordinator
+
+    async def start(self) -> None:
+        """Open the journal and attach to the hosts."""
+        await self._ready()
+
+    @ray.method(enable_task_events=False)
+    async def deliver(self, host: str, batch: bytes) -> int:
+        # Not through _ready: a host may deliver only after it was attached, and start() waits for hosts.
+        return 0 if self._coordinator is None else await self._coordinator.deliver(host, batch)
+
+    @ray.method(enable_task_events=False)
+    async def put_blob(self, data: bytes) -> tuple[str, int]:
+        ref = await (await self._ready()).put_blob(data)
+        return ref.digest, ref.size
+
+    @ray.method(enable_task_events=False)
+    async def get_blob(self, digest: str) -> bytes:
+        return await (await self._ready()).get_blob(digest)
+
+    async def add_host(self, name: str, pool: str, handle: ActorHandle) -> None:
+        coordinator = await self._ready()
+        coordinator.add_host(RemoteHost(name, pool, handle))
+
+    async def submit(self, run: str, request: bytes) -> None:
+        await (await self._ready()).submit(run, request)
+
+    async def resume(self, run: str) -> None:
+        await (await self._ready()).resume(run)
+
+    async def cancel(self, run: str, reason: str) -> None:
+        await (await self._ready()).cancel(run, reason)
+
+    @ray.method(enable_task_events=False)
+    async def wait(self, run: str, seconds: float) -> bool:
+        return await (await self._known(run)).wait(run, seconds)
+
+    @ray.method(enable_task_events=False)
+    async def watch(self, run: str, after: int, partial: int, seconds: float) -> tuple[Any, ...]:
+        return tuple(await (await self._known(run)).watch(run, after, partial, seconds))
+
+    @ray.method(enable_task_events=False)
+    async def outcomes(self, run: str, start: int, most: int) -> bytes:
+        return await (await self._known(run)).outcomes(run, start, most)
+
+    async def ended(self, run: str) -> bytes:
+        return await (await self._known(run)).ended(run)
+
+    async def _known(self, run: str) -> Coordinator:
+        coordinator = await self._ready()
+        if not coordinator.knows(run):
+            raise LinkDown(f"this coordinator has been restarted and does not have run {run} yet")
+        return coordinator
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=_MANY)
+class HostActor:
+    """A ``Host`` in a process of its own. After a restart it is another incarnation, with nothing at work."""
+
+    def __init__(self, name: str, pool: str) -> None:
+        _log_to_json()
+        self._label = name
+        self._host = Host(name, pool, Models(connect=None))
+
+    def __repr__(self) -> str:
+        return f"Host({self._label})"
+
+    async def attach(self, coordinator: str, handle: ActorHandle) -> str:
+        return await self._host.attach(coordinator, RemoteCoordinator(handle))
+
+    async def deliver(self, batch: bytes) -> int:
+        return await self._host.deliver(batch)
+
+    @ray.method(enable_task_events=False)
+    async def ping(self) -> str:
+        return await self._host.ping()
+
+    async def pid(self) -> int:
+        """The process, for those who test what happens when it is killed."""
+        return os.getpid()
+
+    async def close(self) -> None:
+        await self._host.close()
+
+
+class RayRuntime:
+    """One coordinator and some hosts on a local Ray, started here and ended here; or on the Ray that this process has joined already."""
+
+    def __init__(self, store: str | None, hosts: int) -> None:
+        self.store = store
+        self._count = hosts
+        self._token = secrets.token_hex(3)
+        self._started_ray = False
+        self._coordinator: ActorHandle | None = None
+        self._remote: RemoteCoordinator | None = None
+        self._hosts: dict[str, list[tuple[str, ActorHandle]]] = {}
+        self._servers: list[ActorHandle] = []
+
+    async def open(self, roles: Callable[[], dict[str, Roles]]) -> RemoteCoordinator:
+        """Start Ray if need be, then hosts and coordinator. The journal is opened here first, so that a bad store is told at once."""
+        (await asyncio.to_thread(open_journal, self.store)).close()
+        await asyncio.to_thread(self._start_ray)
+        hosts = [self._make_host(SHARED, number, Resources()) for number in range(self._count)]
+        name = f"callboard-coordinator-0-{self._token}"
+        self._coordinator = CoordinatorActor.options(name=name, namespace=NAMESPACE).remote(0, self.store, hosts)  # type: ignore[attr-defined]
+        self._remote = RemoteCoordinator(self._coordinator)
+        await _call(self._coordinator.start.remote())
+        return self._remote
+
+    def _start_ray(self) -> None:
+        if ray.is_initialized():
+            return
+        ray.init(
+            address="local",
+            namespace=NAMESPACE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        self._started_ray = True
+
+    def _make_host(self, pool: str, number: int, resources: Resources) -> tuple[str, str, ActorHandle]:
+        label = f"{pool}#{number}"
+        options: dict[str, Any] = {
+            "name": f"callboard-host-{label}-{self._token}",
+            "namespace": NAMESPACE,
+            "num_cpus": resources.num_cpus,
+        }
+        if resources.num_gpus:
+            options["num_gpus"] = resources.num_gpus
+        if resources.memory is not None:
+            options["memory"] = resources.memory
+        if resources.labels:
+            options["label_selector"] = resources.labels
+        if resources.runtime_env is not None:
+            options["runtime_env"] = resources.runtime_env
+        handle = HostActor.options(**options).remote(label, pool)  # type: ignore[attr-defined]
+        self._hosts.setdefault(pool, []).append((label, handle))
+        return label, pool, handle
+
+    async def prepare(self, team: TeamSpec) -> None:
+        """Have a pool of hosts for every kind of resources that the team's roles ask for, and a server for each embedded model."""
+        assert self._remote is not None
+        for role in team.roles.values():
+            pool = pool_of(role.resources)
+            if pool not in self._hosts:
+                self._check(role.name, role.resources)
+                await self._remote.add_host(*self._make_host(pool, 0, role.resources))
+
+    def _check(self, role: str, wanted: Resources) -> None:
+        have = ray.cluster_resources()
+        asked = {"CPU": wanted.num_cpus, "GPU": wanted.num_gpus, "memory": wanted.memory or 0}
+        for name, count in asked.items():
+            if count > have.get(name, 0):
+                raise BadInput(
+                    f"role {role!r} asks for {count:g} {name} and this Ray has {have.get(name, 0):g}; ask for less or use another cluster"
+                )
+        if wanted.labels and not any(
+            all(node.get("Labels", {}).get(key) == value for key, value in wanted.labels.items()) for node in ray.nodes()
+        ):
+            raise BadInput(
+                f"role {role!r} asks for a node labelled {wanted.labels} and this Ray has none; label one or drop the labels"
+            )
+
+    async def close(self) -> None:
+        """End the actors, and Ray if it was started here."""
+        actors = [handle for hosts in self._hosts.values() for _, handle in hosts]
+        if self._coordinator is not None:
+            actors.append(self._coordinator)
+        for actor in [*actors, *self._servers]:
+            ray.kill(actor, no_restart=True)
+        self._hosts, self._coordinator, self._servers = {}, None, []
+        if self._started_ray:
+            await asyncio.to_thread(ray.shutdown)
+            self._started_ray = False

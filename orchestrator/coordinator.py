@@ -1,0 +1,529 @@
+"""The coordinator: the thin shell around the reducer. It appends, then acts. No Ray here.
+
+One loop takes what has come in, folds it, schedules, appends everything in one transaction, and only then answers and sends. While
+a transaction is on its way the next batch gathers, so the disk's pace sets the batch size and nothing else.
+"""
+
+import asyncio
+import secrets
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from orchestrator import reducer
+from orchestrator.journal.port import Entry, Journal
+from orchestrator.link import HostGone, Inbox, LinkDown, Outbox, now, open_parcel
+from orchestrator.observe.logs import get_logger
+from orchestrator.reducer.state import Act, RunState
+from orchestrator.scheduler import schedule
+from orchestrator.sides import HostSide
+from protocols import codec
+from protocols import messages as m
+from protocols.envelope import BATCH_BYTES, Batch, Envelope
+from protocols.failures import BadInput, StorageError, UnknownMessage, Verdict
+from protocols.plan import refs
+
+CAPACITY = 5_000
+"""Tasks that one host may have at work."""
+
+PING_SECONDS = 0.5
+PATIENCE_SECONDS = 15.0
+"""A host that has not answered for this long is taken for lost."""
+
+STOP_SECONDS = 5.0
+"""A stopped task that has not ended after this long is given up."""
+
+KEPT_RUNS = 100
+"""Finished runs whose state stays in memory for those who still read it."""
+
+log = get_logger("coordinator")
+
+_FROM_HOSTS = (m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded)
+
+
+class Watched(NamedTuple):
+    """News of a run: stored entries as (seq, at, body), and pieces of output that are not stored, with the number to go on from."""
+
+    entries: list[tuple[int, int, bytes]]
+    partials: list[bytes]
+    partial: int
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run in memory: its state, its epoch, and those who wait for it."""
+
+    state: RunState
+    epoch: int
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    partials: deque[bytes] = field(default_factory=lambda: deque(maxlen=500))
+    partial: int = 0
+    broken: StorageError | None = None
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class _Link:
+    """A host that has been attached: its incarnation, both directions, and what it has at work."""
+
+    side: HostSide
+    inbox: Inbox
+    outbox: Outbox
+    pump: asyncio.Task[None]
+    heard: int
+    at_work: dict[tuple[str, str], int] = field(default_factory=dict)
+    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class _Item(NamedTuple):
+    run: str
+    at: int
+    message: m.Message
+    body: bytes | None
+
+
+class Coordinator:
+    """Carries any number of runs over the hosts it is given."""
+
+    def __init__(self, journal: Journal, hosts: Sequence[HostSide]) -> None:
+        self.name = f"coordinator/{secrets.token_hex(4)}"
+        self._journal = journal
+        self._sides = hosts
+        self._runs: dict[str, _Run] = {}
+        self._links: dict[str, _Link] = {}
+        self._queue: list[tuple[list[_Item], asyncio.Future[None] | None]] = []
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._attached = asyncio.Event()
+
+    async def start(self) -> None:
+        """Begin to work; returns when at least one host is attached."""
+        self._tasks = [
+            asyncio.create_task(self._loop(), name="coordinator loop"),
+            asyncio.create_task(self._hear_requests(), name="requests"),
+        ]
+        for side in self._sides:
+            self.add_host(side)
+        await self._attached.wait()
+
+    def add_host(self, side: HostSide) -> None:
+        """Attach one more host and watch over it."""
+        self._tasks.append(asyncio.create_task(self._keep(side), name=f"watch {side.name}"))
+
+    async def close(self) -> None:
+        """Stop working. Runs that have not ended can be resumed from the journal."""
+        tasks = [*self._tasks, *(link.pump for link in self._links.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for run in self._runs.values():
+            if run.timer is not None:
+                run.timer.cancel()
+
+    # --- runs, as their owners reach them ---------------------------------------------------------------------------
+
+    async def submit(self, run: str, request: bytes) -> None:
+        """Begin a run. Returns once the request is durable; asking again for the same run changes nothing."""
+        if run in self._runs:
+            return
+        message = codec.unpack(request)
+        if not isinstance(message, m.RunRequested):
+            raise BadInput(f"a run begins with RunRequested, not {type(message).__name__}")
+        epoch = await self._blocking(self._journal.claim, run)
+        if epoch != 1:
+            raise BadInput(f"run {run!r} exists already; resume it, or choose another id")
+        at = now()
+        self._runs[run] = _Run(reducer.begin(run, at, message), epoch)
+        await self._put([_Item(run, at, message, request)])
+
+    async def resume(self, run: str) -> None:
+        """Carry a run on from the journal; one that has ended is only loaded, and one at work here is left alone."""
+        if run in self._runs and self._runs[run].broken is None:
+            return
+        rows = await self._blocking(self._journal.runs)
+        row = next((row for row in rows if row.run == run), None)
+        if row is None or row.seq == 0:
+            raise BadInput(f"there is no run {run!r} in this journal; `callboard runs` lists those there are")
+        epoch = row.epoch if row.ended else await self._blocking(self._journal.claim, run)
+        state = await self._blocking(self._replay, run)
+        self._runs[run] = here = _Run(state, epoch)
+        if state.act is Act.ENDED:
+            here.done.set()
+            return
+        await self._put([_Item(run, now(), m.RunResumed(epoch=epoch), None)])
+        self._set_deadline(here)
+
+    def _replay(self, run: str) -> RunState:
+        state: RunState | None = None
+        for entry in self._journal.read(run):
+            body = codec.unpack(entry.body)
+            if state is None:
+                if not isinstance(body, m.RunRequested):
+                    raise StorageError(f"run {run!r} does not begin with its request; its journal is damaged")
+                state = reducer.begin(run, entry.at, body)
+            state, _ = reducer.step(state, Envelope(run, entry.seq, entry.at, body), self._fetch)
+        assert state is not None
+        return state
+
+    async def cancel(self, run: str, reason: str) -> None:
+        """Stop a run. Returns once the request is durable; the run ends when its agents have stopped."""
+        await self._put([_Item(run, now(), m.CancelRequested(reason=reason), None)])
+
+    async def wait(self, run: str, seconds: float) -> bool:
+        """Whether the run has ended within this time. Raises ``StorageError`` when it can't be carried on here."""
+        here = self._find(run)
+        try:
+            await asyncio.wait_for(here.done.wait(), seconds)
+        except TimeoutError:
+            return False
+        if here.broken is not None:
+            raise here.broken
+        return True
+
+    async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched:
+        """What was said in a run after entry ``after`` and piece ``partial``; waits this long for something new."""
+        here = self._find(run)
+        if here.state.seq <= after and here.partial <= partial and not here.done.is_set():
+            here.news.clear()
+            try:
+                await asyncio.wait_for(here.news.wait(), seconds)
+            except TimeoutError:
+                pass
+        entries, size = [], 0
+        if here.state.seq > after:
+            for entry in await self._blocking(lambda: list(self._journal.read(run, after, 500))):
+                entries.append((entry.seq, entry.at, entry.body))
+                size += len(entry.body)
+                if size > BATCH_BYTES:
+                    break
+        new = min(here.partial - partial, len(here.partials))
+        return Watched(entries, list(here.partials)[len(here.partials) - new :] if new > 0 else [], here.partial)
+
+    async def outcomes(self, run: str, start: int, most: int = 500) -> bytes:
+        """A packed page of a run's tasks: [total, [[id, role, phase, output, failure, usage, milliseconds, attempts, result?], …]]."""
+        state = self._find(run).state
+        tasks = list(state.tasks.values())
+        results = {one.task.id for one in state.results()} if start == 0 or most else set()
+        page: list[Any] = []
+        size = 0
+        for one in tasks[start : start + most]:
+            row = [
+                one.task.id,
+                one.task.role,
+                one.phase.name.lower(),
+                one.output.model_dump(exclude_defaults=True) if one.output else None,
+                one.failure.model_dump() if one.failure else None,
+                one.usage.model_dump(exclude_defaults=True),
+                one.ended - one.began if one.began and one.ended else 0,
+                one.attempt,
+                one.task.id in results,
+            ]
+            page.append(row)
+            size += 200
+            if size > BATCH_BYTES:
+                break
+        return codec.pack_value([len(tasks), page])
+
+    async def ended(self, run: str) -> bytes:
+        """The packed ``RunEnded`` of a run that has ended."""
+        state = self._find(run).state
+        entry = await self._blocking(self._journal.pick, run, [state.seq])
+        return entry[0].body
+
+    async def put_blob(self, data: bytes) -> m.BlobRef:
+        """Store content, durable on return."""
+        return await self._blocking(self._journal.put_blob, data)
+
+    async def get_blob(self, digest: str) -> bytes:
+        """Read content."""
+        return await self._blocking(self._journal.get_blob, digest)
+
+    def knows(self, run: str) -> bool:
+        """Whether the run is in memory here."""
+        return run in self._runs
+
+    def _find(self, run: str) -> _Run:
+        if run not in self._runs:
+            raise BadInput(f"run {run!r} is not at work here; `callboard resume {run}` carries it on")
+        return self._runs[run]
+
+    def _fetch(self, value: m.Value) -> Any:
+        return value.inline if value.blob is None else codec.unpack_value(self._journal.get_blob(value.blob.digest))
+
+    # --- hosts --------------------------------------------------------------------------------------------------------
+
+    async def deliver(self, host: str, batch: bytes, label: str = "") -> int:
+        """Take a batch from a host; returns, once it is durable, the number of the last parcel taken."""
+        link = self._links.get(host)
+        if link is None:
+            return 0
+        async with link.taking:
+            unpacked = Batch.unpack(batch)
+            items = []
+            for parcel in link.inbox.fresh(unpacked):
+                body = await open_parcel(parcel, self.get_blob)
+                message = codec.unpack(body)
+                if isinstance(message, m.PartialOutput):
+                    self._pass_on(parcel.run, body)
+                elif isinstance(message, _FROM_HOSTS):
+                    items.append(_Item(parcel.run, parcel.at, message, body))
+                else:
+                    raise UnknownMessage(f"a host may not say {type(message).__name__}")
+            if items:
+                await self._put(items)
+            for item in items:
+                if (
+                    isinstance(item.message, m.TaskEnded)
+                    and link.at_work.get((item.run, item.message.task)) == item.message.attempt
+                ):
+                    del link.at_work[item.run, item.message.task]
+            link.heard = now()
+            taken = link.inbox.take(unpacked)
+        self._wake.set()
+        return taken
+
+    def _pass_on(self, run: str, body: bytes) -> None:
+        here = self._runs.get(run)
+        if here is not None:
+            here.partials.append(body)
+            here.partial += 1
+            here.news.set()
+
+    async def _keep(self, side: HostSide) -> None:
+        """Attach a host and watch over it: a host that comes back as another incarnation has lost what it had."""
+        while True:
+            try:
+                incarnation = await side.ping()
+                link = self._links.get(side.name)
+                if link is None or link.inbox.sender != incarnation:
+                    await self._attach(side)
+                else:
+                    link.heard = now()
+            except HostGone:
+                await self._lost(side.name)
+                return
+            except LinkDown:
+                link = self._links.get(side.name)
+                if link is not None and now() - link.heard > PATIENCE_SECONDS * 1000:
+                    await self._lost(side.name)
+            await asyncio.sleep(PING_SECONDS)
+
+    async def _attach(self, side: HostSide) -> None:
+        await self._lost(side.name)
+        outbox = Outbox(f"{self.name}/{secrets.token_hex(3)}", side.deliver, self.put_blob)
+        incarnation = await side.attach(outbox.sender, self)
+        pump = asyncio.create_task(outbox.run(), name=f"outbox to {side.name}")
+        self._links[side.name] = _Link(side, Inbox(incarnation), outbox, pump, now())
+        self._attached.set()
+        self._wake.set()
+
+    async def _lost(self, name: str) -> None:
+        link = self._links.pop(name, None)
+        if link is None:
+            return
+        link.pump.cancel()
+        by_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for (run, task), attempt in link.at_work.items():
+            by_run[run].append((task, attempt))
+        log.warning("host lost", host=name, tasks=len(link.at_work))
+        at = now()
+        items = [_Item(run, at, m.AttemptsLost(host=name, tasks=tuple(tasks)), None) for run, tasks in by_run.items()]
+        if items:
+            await self._put(items)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    async def _blocking(self, call: Any, *args: Any) -> Any:
+        return await asyncio.to_thread(call, *args)
+
+    async def _put(self, items: list[_Item]) -> None:
+        """Queue messages and return when they are durable and acted on."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((items, future))
+        self._wake.set()
+        await future
+
+    async def _loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            queue, self._queue = self._queue, []
+            try:
+                await self._tick(queue)
+            except StorageError as error:
+                self._break(queue, error)
+            except Exception as error:
+                log.exception("the coordinator failed on a batch")
+                self._break(queue, StorageError(f"the coordinator failed: {error}"))
+
+    async def _tick(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]]) -> None:
+        entries: list[Entry] = []
+        decided: list[tuple[_Run, m.Message]] = []
+        for items, _ in queue:
+            for item in items:
+                self._fold(item, entries, decided)
+        room = self._room()
+        for here in list(self._runs.values()):
+            if here.state.act is Act.ENDED or here.broken is not None:
+                continue
+            while (dispatch := schedule(here.state, room)) is not None:
+                for one in dispatch.items:
+                    room[self._links[one.host].side.pool][one.host] -= 1
+                self._fold(_Item(here.state.run, now(), dispatch, None), entries, decided)
+        if entries:
+            epochs = {entry.run: self._runs[entry.run].epoch for entry in entries}
+            await self._blocking(self._journal.append, entries, epochs)
+        for here, message in decided:
+            await self._act(here, message)
+        for run in {entry.run for entry in entries}:
+            self._runs[run].news.set()
+        for _, future in queue:
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    def _fold(self, item: _Item, entries: list[Entry], decided: list[tuple[_Run, m.Message]]) -> None:
+        here = self._runs.get(item.run)
+        if here is None or here.broken is not None or here.state.act is Act.ENDED:
+            return
+        todo = deque([(item.message, item.body)])
+        while todo:
+            message, body = todo.popleft()
+            seq = here.state.seq + 1
+            entry = Envelope(item.run, seq, item.at, message)
+            entries.append(Entry(item.run, seq, item.at, type(message).__name__, body or codec.pack(message)))
+            here.state, decisions = reducer.step(here.state, entry, self._fetch)
+            decided.append((here, message))
+            todo.extendleft((decision, None) for decision in reversed(decisions))
+
+    def _room(self) -> dict[str, dict[str, int]]:
+        room: dict[str, dict[str, int]] = defaultdict(dict)
+        for name, link in self._links.items():
+            room[link.side.pool][name] = CAPACITY - len(link.at_work)
+        return room
+
+    def _break(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], error: StorageError) -> None:
+        """Nothing of this batch is stored, but its runs' states have it: they must be read again before they go on."""
+        log.error("storage failed", why=str(error))
+        for run in {item.run for items, _ in queue for item in items} & self._runs.keys():
+            here = self._runs[run]
+            here.broken = error
+            here.done.set()
+            here.news.set()
+            self._stop_tasks(here.state.run, Verdict.CANCELLED)
+        for _, future in queue:
+            if future is not None and not future.done():
+                future.set_exception(error)
+                future.exception()
+
+    # --- acting on what is durable --------------------------------------------------------------------------------------
+
+    async def _act(self, here: _Run, message: m.Message) -> None:
+        if isinstance(message, m.Dispatched):
+            await self._assign(here.state, message)
+        elif isinstance(message, (m.LeaseGranted, m.LeaseDenied, m.SubtasksEnded)):
+            self._send(here.state, message.task, message)
+        elif isinstance(message, m.TaskClosed):
+            self._stop_task(here.state.run, message.task, Verdict.CANCELLED)
+        elif isinstance(message, m.RunRequested):
+            self._set_deadline(here)
+        elif isinstance(message, (m.CancelRequested, m.DeadlinePassed)):
+            self._stop_tasks(here.state.run, Verdict.DEADLINE if isinstance(message, m.DeadlinePassed) else Verdict.CANCELLED)
+            asyncio.get_running_loop().call_later(STOP_SECONDS, self._give_up, here.state.run)
+        elif isinstance(message, m.RunEnded):
+            self._finish(here)
+
+    async def _assign(self, state: RunState, message: m.Dispatched) -> None:
+        team = state.request.code.digest if state.request.code else state.run
+        for item in message.items:
+            me = state.tasks[item.task]
+            link = self._links.get(item.host)
+            if link is None:  # lost since; the loss is in the queue or will be noticed with the next ping
+                self._queue.append(
+                    ([_Item(state.run, now(), m.AttemptsLost(host=item.host, tasks=((item.task, item.attempt),)), None)], None)
+                )
+                self._wake.set()
+                continue
+            history: tuple[bytes, ...] = ()
+            if me.steps:
+                picked = await self._blocking(self._journal.pick, state.run, [seq for seq, _ in me.steps])
+                history = tuple(entry.body for entry in picked)
+            names = list(refs(me.task.input)) if isinstance(me.task.input, (dict, list, tuple)) else []
+            assign = m.Assign(
+                task=item.task,
+                attempt=item.attempt,
+                role=me.task.role,
+                team=team,
+                input=me.task.input,
+                inputs={name: state.tasks[name].output for name in names},
+                lease=item.lease,
+                limited=state.limited(me),
+                depth=me.depth,
+                history=history,
+                traceparent=state.request.traceparent,
+            )
+            link.at_work[state.run, item.task] = item.attempt
+            link.outbox.send(state.run, codec.pack(assign), f"{state.run} / {me.task.role} / {item.task}")
+
+    def _send(self, state: RunState, task: str, message: m.Message) -> None:
+        host = state.tasks[task].host
+        link = self._links.get(host) if host else None
+        if link is not None:
+            link.outbox.send(state.run, codec.pack(message), f"{state.run} / {state.tasks[task].task.role} / {task}")
+
+    def _stop_task(self, run: str, task: str, verdict: Verdict) -> None:
+        for link in self._links.values():
+            attempt = link.at_work.get((run, task))
+            if attempt is not None:
+                link.outbox.send(run, codec.pack(m.StopTask(task=task, attempt=attempt, verdict=verdict.value)), f"stop {task}")
+
+    def _stop_tasks(self, run: str, verdict: Verdict) -> None:
+        for link in self._links.values():
+            for at_run, task in list(link.at_work):
+                if at_run == run:
+                    self._stop_task(run, task, verdict)
+
+    def _give_up(self, run: str) -> None:
+        for name, link in self._links.items():
+            left = tuple((task, attempt) for (at_run, task), attempt in link.at_work.items() if at_run == run)
+            if left:
+                for task, _ in left:
+                    del link.at_work[run, task]
+                self._queue.append(([_Item(run, now(), m.AttemptsLost(host=name, tasks=left), None)], None))
+                self._wake.set()
+
+    def _set_deadline(self, here: _Run) -> None:
+        seconds = here.state.request.budget.seconds
+        if seconds is None:
+            return
+        left = here.state.began / 1000 + seconds - now() / 1000
+        here.timer = asyncio.get_running_loop().call_later(max(left, 0), self._deadline, here.state.run)
+
+    def _deadline(self, run: str) -> None:
+        self._queue.append(([_Item(run, now(), m.DeadlinePassed(), None)], None))
+        self._wake.set()
+
+    def _finish(self, here: _Run) -> None:
+        if here.timer is not None:
+            here.timer.cancel()
+        here.done.set()
+        here.news.set()
+        ended = [name for name, run in self._runs.items() if run.state.act is Act.ENDED]
+        for name in ended[: max(0, len(ended) - KEPT_RUNS)]:
+            del self._runs[name]
+
+    async def _hear_requests(self) -> None:
+        """Take what other processes ask of the runs at work here, through the journal's store."""
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            mine = [name for name, run in self._runs.items() if run.state.act is not Act.ENDED and run.broken is None]
+            if not mine:
+                continue
+            try:
+                for run, body in await self._blocking(self._journal.take, mine):
+                    message = codec.unpack(body)
+                    if isinstance(message, m.CancelRequested):
+                        await self._put([_Item(run, now(), message, body)])
+            except (StorageError, UnknownMessage) as error:
+                log.warning("a request could not be read", why=str(error))

@@ -1,0 +1,323 @@
+"""A host carries many agents at once, each an asyncio task, and reports what they do over its link. No Ray here."""
+
+import asyncio
+import pickle
+import secrets
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import cloudpickle
+import structlog
+from agents.loop import work
+from agents.role import Role
+
+from agents.models.port import Model
+from orchestrator.link import Inbox, Outbox, now, open_parcel
+from orchestrator.observe.logs import get_logger
+from orchestrator.sides import CoordinatorSide
+from protocols import codec
+from protocols import messages as m
+from protocols.budget import NOTHING, ZERO, Amount, Usage, amount
+from protocols.envelope import Batch
+from protocols.failures import CallboardError, Failed, Failure, UnknownMessage, Verdict
+from protocols.plan import resolve
+
+INLINE = 8_000
+"""An output of more packed bytes than this goes to the blob store and travels by digest."""
+
+log = get_logger("host")
+
+Roles = Mapping[str, Role]
+
+
+class Models:
+    """The models of one process: each is made once, when the first role asks for it."""
+
+    def __init__(self, connect: Any = None) -> None:
+        self._connect = connect
+        self._made: dict[str, Model] = {}
+
+    def get(self, role: Role) -> Model | None:
+        """The model of ``role``; raises ``BadInput`` for one that does not exist."""
+        if role.model is None or not isinstance(role.model, str):
+            return role.model
+        if role.model not in self._made:
+            from agents.models.registry import resolve as find
+
+            self._made[role.model] = find(role.model, connect=self._connect)
+        return self._made[role.model]
+
+    async def aclose(self) -> None:
+        """Close them all."""
+        made, self._made = self._made, {}
+        for model in made.values():
+            await model.aclose()
+
+
+class Host:
+    """One host. ``deliver`` takes work; everything it does comes back through the coordinator it is attached to."""
+
+    def __init__(self, name: str, pool: str, models: Models, teams: dict[str, Roles] | None = None) -> None:
+        self.name = name
+        self.pool = pool
+        self.models = models
+        self._incarnation = f"{name}/{secrets.token_hex(4)}"
+        self._teams: dict[str, Roles] = teams if teams is not None else {}
+        self._at_work: dict[tuple[str, str], _Agent] = {}
+        self._side: CoordinatorSide | None = None
+        self._inbox = Inbox("")
+        self._outbox: Outbox | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._taking = asyncio.Lock()
+        self._loading = asyncio.Lock()
+
+    async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
+        """Work for this coordinator from now on; what an earlier one gave is dropped. Returns the incarnation of the link."""
+        await self._drop()
+        self._side = side
+        self._incarnation = f"{self.name}/{secrets.token_hex(4)}"
+        self._inbox = Inbox(coordinator)
+
+        async def carry(batch: bytes, label: str) -> int:
+            return await side.deliver(self.name, batch, label)
+
+        self._outbox = Outbox(self._incarnation, carry, side.put_blob)
+        self._pump = asyncio.create_task(self._outbox.run(), name=f"{self.name} outbox")
+        return self._incarnation
+
+    async def ping(self) -> str:
+        """The incarnation that is attached now."""
+        return self._incarnation
+
+    async def deliver(self, batch: bytes, label: str = "") -> int:
+        """Take a batch of work, answers and stops; returns the number of the last parcel taken."""
+        async with self._taking:
+            unpacked = Batch.unpack(batch)
+            for parcel in self._inbox.fresh(unpacked):
+                assert self._side is not None
+                body = await open_parcel(parcel, self._side.get_blob)
+                self._take(parcel.run, codec.unpack(body))
+            return self._inbox.take(unpacked)
+
+    async def close(self) -> None:
+        """End all work and close the models."""
+        await self._drop()
+        await self.models.aclose()
+
+    async def _drop(self) -> None:
+        agents = list(self._at_work.values())
+        for agent in agents:
+            agent.abandon()
+        self._at_work.clear()
+        tasks = [agent.task_handle for agent in agents if agent.task_handle is not None]
+        if self._pump is not None:
+            self._pump.cancel()
+            tasks.append(self._pump)
+            self._pump = None
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take(self, run: str, message: m.Message) -> None:
+        if isinstance(message, m.Assign):
+            agent = _Agent(self, run, message)
+            self._at_work[run, message.task] = agent
+            agent.task_handle = asyncio.create_task(agent.perform())
+            return
+        if not isinstance(message, (m.LeaseGranted, m.LeaseDenied, m.SubtasksEnded, m.StopTask)):
+            raise UnknownMessage(f"a host has no use for {type(message).__name__}")
+        agent_at_work = self._at_work.get((run, message.task))
+        if agent_at_work is not None and agent_at_work.attempt == message.attempt:
+            agent_at_work.hear(message)
+
+    async def roles(self, digest: str) -> Roles:
+        """The roles of a team, by the digest of its code."""
+        async with self._loading:
+            if digest not in self._teams:
+                assert self._side is not None
+                code = await self._side.get_blob(digest)
+                try:
+                    self._teams[digest] = cloudpickle.loads(code)
+                except (pickle.UnpicklingError, ImportError, AttributeError, EOFError, TypeError) as error:
+                    message = f"the team's code can't be loaded here: {error}; install what it imports on every node"
+                    raise Failed(Failure(verdict=Verdict.CODE_ERROR, message=message)) from error
+            return self._teams[digest]
+
+    @property
+    def outbox(self) -> Outbox:
+        """The way up."""
+        assert self._outbox is not None
+        return self._outbox
+
+    async def keep(self, value: Any) -> m.Value:
+        """An output as it travels: inline when it is small, else by digest."""
+        packed = codec.pack_value(value)
+        if len(packed) <= INLINE:
+            return m.Value(inline=value)
+        assert self._side is not None
+        return m.Value(blob=await self._side.put_blob(packed))
+
+    async def read(self, value: m.Value) -> Any:
+        """The value behind a ``Value``."""
+        if value.blob is None:
+            return value.inline
+        assert self._side is not None
+        return codec.unpack_value(await self._side.get_blob(value.blob.digest))
+
+    def done(self, agent: "_Agent") -> None:
+        """Forget an agent that has ended."""
+        if self._at_work.get((agent.run, agent.task)) is agent:
+            del self._at_work[agent.run, agent.task]
+
+
+class _Agent:
+    """One attempt at one task, and the desk it works at."""
+
+    __slots__ = (
+        "_answers", "_asks", "_history", "_label", "_left", "_stop", "_used",
+        "assign", "attempt", "host", "run", "task", "task_handle",
+    )  # fmt: skip
+
+    def __init__(self, host: Host, run: str, assign: m.Assign) -> None:
+        self.host = host
+        self.run = run
+        self.assign = assign
+        self.task = assign.task
+        self.attempt = assign.attempt
+        self.task_handle: asyncio.Task[None] | None = None
+        self._left: Amount = amount(assign.lease) if assign.lease else ZERO
+        self._used: Usage = NOTHING
+        self._asks = 0
+        self._answers: dict[tuple[str, int], asyncio.Future[m.Message]] = {}
+        self._stop: Failure | None = None
+        self._label = f"{run} / {assign.role} / {assign.task}"
+        self._history: dict[int, tuple[m.Message, ...]] = {}
+        for body in assign.history:
+            message = codec.unpack(body)
+            step = getattr(message, "step", None)
+            if step is not None:
+                self._history[step] = (*self._history.get(step, ()), message)
+
+    # what the coordinator says
+
+    def hear(self, message: m.Message) -> None:
+        """Take an answer, or stop."""
+        if isinstance(message, m.StopTask):
+            self._stop = Failure(verdict=Verdict(message.verdict), message="stopped by the coordinator")
+            if self.task_handle is not None:
+                self.task_handle.cancel()
+        elif isinstance(message, (m.LeaseGranted, m.LeaseDenied)):
+            self._answer(("lease", message.ask), message)
+        elif isinstance(message, m.SubtasksEnded):
+            self._answer(("subtasks", message.step), message)
+
+    def _answer(self, key: tuple[str, int], message: m.Message) -> None:
+        future = self._answers.pop(key, None)
+        if future is not None and not future.done():
+            future.set_result(message)
+
+    def abandon(self) -> None:
+        """Stop without a word: nobody is there to hear it."""
+        self._stop = None
+        if self.task_handle is not None:
+            self.task_handle.cancel()
+
+    # the work
+
+    async def perform(self) -> None:
+        """Do the task and report how it ended."""
+        began = now()
+        structlog.contextvars.bind_contextvars(run=self.run, task=self.task, role=self.assign.role, attempt=self.attempt)
+        try:
+            output, failure = await self._result()
+        except asyncio.CancelledError:
+            if self._stop is None:
+                self.host.done(self)
+                raise
+            output, failure = None, self._stop
+        if failure is not None:
+            log.warning("task failed", verdict=failure.verdict.value, why=failure.message)
+        self.tell(
+            m.TaskEnded(
+                task=self.task,
+                attempt=self.attempt,
+                output=output,
+                failure=failure,
+                usage=self._used,
+                began=began,
+                ended=now(),
+            )
+        )
+        self.host.done(self)
+
+    async def _result(self) -> tuple[m.Value | None, Failure | None]:
+        try:
+            role = (await self.host.roles(self.assign.team))[self.assign.role]
+            value = self.assign.input
+            if self.assign.inputs:
+                inputs = {name: await self.host.read(one) for name, one in self.assign.inputs.items() if one is not None}
+                value = resolve(value, inputs)
+            output = await work(role, value, self, self.host.models.get(role))
+            return await self.host.keep(output), None
+        except Failed as error:
+            return None, error.failure
+        except CallboardError as error:
+            return None, Failure(verdict=Verdict.CODE_ERROR, message=str(error), retryable=error.retryable)
+        except Exception as error:
+            trace = traceback.format_exception(error)[-6:]
+            return None, Failure(
+                verdict=Verdict.CODE_ERROR, message=f"{type(error).__name__}: {error}", evidence=("".join(trace)[-4000:],)
+            )
+
+    # the desk
+
+    def now(self) -> int:
+        return now()
+
+    def recall(self, step: int) -> tuple[m.Message, ...]:
+        return self._history.get(step, ())
+
+    async def afford(self, need: Usage) -> None:
+        await self.host.outbox.room()
+        if not self.assign.limited:
+            return
+        wanted = amount(need)
+        while any(want > left for want, left in zip(wanted, self._left, strict=True)):
+            self._asks += 1
+            answer = await self._ask(m.LeaseAsked(task=self.task, attempt=self.attempt, ask=self._asks, need=need))
+            if isinstance(answer, m.LeaseDenied):
+                message = f"the limit on {answer.limit} is reached; raise it, or give the role a smaller model or fewer tokens"
+                raise Failed(Failure(verdict=Verdict.BUDGET, message=message))
+            assert isinstance(answer, m.LeaseGranted)
+            granted = amount(answer.lease)
+            self._left = tuple(left + more for left, more in zip(self._left, granted, strict=True))  # type: ignore[assignment]
+        self._left = tuple(left - want for left, want in zip(self._left, wanted, strict=True))  # type: ignore[assignment]
+
+    async def _ask(self, message: m.LeaseAsked) -> m.Message:
+        future = self._answers["lease", message.ask] = asyncio.get_running_loop().create_future()
+        self.tell(message)
+        return await future
+
+    def settle(self, need: Usage, used: Usage) -> None:
+        self._used += used
+        if self.assign.limited:
+            back = zip(self._left, amount(need), amount(used), strict=True)
+            # Below zero when a provider used more than its worst case: the coordinator took that out of the lease as well.
+            self._left = tuple(left + want - was for left, want, was in back)  # type: ignore[assignment]
+
+    def tell(self, message: m.Message) -> None:
+        self.host.outbox.send(self.run, codec.pack(message), self._label)
+
+    async def commit(self, message: m.Message) -> None:
+        number = self.host.outbox.send(self.run, codec.pack(message), self._label)
+        await self.host.outbox.delivered(number)
+
+    async def delegate(self, asked: m.SubtasksAsked) -> m.SubtasksEnded:
+        future = self._answers["subtasks", asked.step] = asyncio.get_running_loop().create_future()
+        self.tell(asked)
+        answer = await future
+        assert isinstance(answer, m.SubtasksEnded)
+        outputs = [None if one is None else m.Value(inline=await self.host.read(one)) for one in answer.outputs]
+        return answer.model_copy(update={"outputs": tuple(outputs)})
+
+    def partial(self, text: str) -> None:
+        self.tell(m.PartialOutput(task=self.task, attempt=self.attempt, text=text))

@@ -1,0 +1,157 @@
+"""The ledger: what a run may use, has used, and has promised. Pure integer arithmetic; no clock, no I/O.
+
+Accounts form a tree: the run, its tasks, and under a task the tasks it delegates. At every moment, for every account and
+every counted dimension, ``settled + reserved <= limit``, unless a provider reported more than its worst case, which is
+recorded as it was.
+"""
+
+from dataclasses import dataclass, field
+
+from protocols.budget import COUNTED, ZERO, Amount, Limits, Usage
+
+RUN = ""
+"""The name of the run's own account."""
+
+_Bounds = tuple[tuple[int, int], ...]
+"""(dimension, limit) pairs; dimensions without a limit are left out, so an unlimited account costs nothing to check."""
+
+
+def plus(a: Amount, b: Amount) -> Amount:
+    """The sum, dimension by dimension."""
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4])
+
+
+def minus(a: Amount, b: Amount) -> Amount:
+    """The difference, dimension by dimension."""
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3], a[4] - b[4])
+
+
+def least(a: Amount, b: Amount) -> Amount:
+    """The smaller, dimension by dimension."""
+    return (min(a[0], b[0]), min(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]), min(a[4], b[4]))
+
+
+def times(a: Amount, k: int) -> Amount:
+    """``a``, ``k`` times."""
+    return (a[0] * k, a[1] * k, a[2] * k, a[3] * k, a[4] * k)
+
+
+def as_usage(a: Amount) -> Usage:
+    """The vector as a ``Usage``; its tokens stand as input tokens, because a lease does not tell them apart."""
+    return Usage(input_tokens=a[0], micros=a[1], model_calls=a[2], tool_calls=a[3], turns=a[4])
+
+
+def bounds(limits: Limits) -> _Bounds:
+    """The counted limits, as (dimension, limit) pairs."""
+    found = ((index, getattr(limits, name)) for index, name in enumerate(COUNTED))
+    return tuple((index, limit) for index, limit in found if limit is not None)
+
+
+@dataclass(slots=True)
+class Account:
+    """One node: ``settled`` and ``reserved`` include everything below it; ``held`` is the lease of this task itself."""
+
+    parent: str | None
+    bounds: _Bounds = ()
+    settled: Amount = ZERO
+    reserved: Amount = ZERO
+    held: Amount = ZERO
+
+
+@dataclass(slots=True)
+class Shortage:
+    """Why a reservation does not fit: the account, the dimension, and what of the limit is free."""
+
+    account: str
+    dimension: int
+    free: int
+
+    def __str__(self) -> str:
+        whose = "the run" if self.account == RUN else f"task {self.account!r}"
+        return f"{COUNTED[self.dimension]} of {whose}"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """All accounts of one run."""
+
+    limits: Limits
+    accounts: dict[str, Account] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.accounts[RUN] = Account(None, bounds(self.limits))
+
+    @property
+    def limited(self) -> bool:
+        """Whether the run itself has any counted limit."""
+        return bool(self.accounts[RUN].bounds)
+
+    def open(self, name: str, parent: str = RUN, limits: Limits | None = None) -> None:
+        """Open an account below ``parent``; opening it again changes nothing."""
+        if name not in self.accounts:
+            self.accounts[name] = Account(parent, bounds(limits) if limits else ())
+
+    def limits_of(self, name: str) -> bool:
+        """Whether any account from ``name`` up to the run has a counted limit."""
+        return any(account.bounds for _, account in self._upwards(name))
+
+    def shortage(self, name: str, need: Amount) -> Shortage | None:
+        """The first limit, from ``name`` upwards, that ``need`` would pass; ``None`` when it fits."""
+        for account_name, account in self._upwards(name):
+            for index, limit in account.bounds:
+                free = limit - account.settled[index] - account.reserved[index]
+                if need[index] > free:
+                    return Shortage(account_name, index, max(free, 0))
+        return None
+
+    def room(self, name: str, need: Amount) -> int:
+        """How many times ``need`` fits, over all limits from ``name`` upwards; a large number when nothing limits it."""
+        fits = 1 << 30
+        for _, account in self._upwards(name):
+            for index, limit in account.bounds:
+                if need[index]:
+                    fits = min(fits, (limit - account.settled[index] - account.reserved[index]) // need[index])
+        return max(fits, 0)
+
+    def reserve(self, name: str, need: Amount) -> None:
+        """Promise ``need`` to ``name``. The caller has asked ``shortage`` first."""
+        self.accounts[name].held = plus(self.accounts[name].held, need)
+        for _, account in self._upwards(name):
+            account.reserved = plus(account.reserved, need)
+
+    def settle(self, name: str, used: Amount) -> None:
+        """Record what was really used; it comes out of the lease as far as the lease reaches."""
+        account = self.accounts[name]
+        back = least(account.held, used)
+        account.held = minus(account.held, back)
+        for _, above in self._upwards(name):
+            above.settled = plus(above.settled, used)
+            above.reserved = minus(above.reserved, back)
+
+    def release(self, name: str) -> None:
+        """Give back what is left of the lease."""
+        account = self.accounts[name]
+        back, account.held = account.held, ZERO
+        for _, above in self._upwards(name):
+            above.reserved = minus(above.reserved, back)
+
+    def write_off(self, name: str) -> Amount:
+        """Count what is left of a lost lease as used: nobody can say how much of it was. Returns it."""
+        lost = self.accounts[name].held
+        self.settle(name, lost)
+        return lost
+
+    def held(self, name: str, dimension: int, below: str) -> int:
+        """The lease of ``name`` itself in one dimension, if it stands below the account ``below``; else 0."""
+        if name in self.accounts and any(above == below for above, _ in self._upwards(name)):
+            return self.accounts[name].held[dimension]
+        return 0
+
+    def _upwards(self, name: str) -> list[tuple[str, Account]]:
+        chain = []
+        at: str | None = name
+        while at is not None:
+            account = self.accounts[at]
+            chain.append((at, account))
+            at = account.parent
+        return chain

@@ -1,0 +1,111 @@
+"""Live progress of a run on standard error: a panel that redraws itself on a terminal, else a plain line now and then."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.observe.figures import brief, clean, count, duration, spent
+from orchestrator.observe.history import History
+from orchestrator.observe.summary import State
+from protocols.envelope import Envelope
+from protocols.messages import PartialOutput, TaskClosed, TaskEnded
+
+LINE_SECONDS = 2.0
+"""Off a terminal, at least this long passes between two lines."""
+
+TAIL = 400
+"""Characters of a task's partial output that are kept, to show the last line of it."""
+
+_SHOWN_FAILURES = 3
+
+
+class Progress:
+    """Shows a run from the envelopes that it is given, as a context manager; ``shown`` is the console it writes to.
+
+    ``clock`` gives seconds and never goes back. Without a terminal it writes lines, at most one every ``LINE_SECONDS``.
+    """
+
+    def __init__(self, shown: Console, run: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.history = History(run)
+        self._console, self._clock = shown, clock
+        self._start = clock()
+        self._written = self._start
+        self._line = ""
+        self._partial: tuple[str, str] = ("", "")
+        self._failures: tuple[str, ...] = ()
+        self._spinner = Spinner("dots")
+        self._live = (
+            Live(get_renderable=self._panel, console=shown, transient=True, refresh_per_second=5) if _alive(shown) else None
+        )
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+        elif kind is None:
+            self._write()
+
+    @property
+    def seconds(self) -> float:
+        """Since this was made."""
+        return self._clock() - self._start
+
+    def show(self, envelope: Envelope) -> None:
+        """Take in what was said."""
+        body = envelope.body
+        if isinstance(body, PartialOutput):
+            before = self._partial[1] if self._partial[0] == body.task else ""
+            self._partial = (body.task, (before + body.text)[-TAIL:])
+            return
+        self.history.add(body, envelope.at, envelope.seq)
+        if isinstance(body, TaskEnded | TaskClosed) and body.failure:
+            failure = f"✗ {body.task} · {body.failure.verdict.value}: {brief(body.failure.message, 100)}"
+            # a new tuple, never a change in place: the panel is drawn by another thread
+            self._failures = (*self._failures, failure)[-_SHOWN_FAILURES:]
+        if self._live is None and self._clock() - self._written >= LINE_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        line = self._figures()
+        if line != self._line:
+            for failure in self._failures:
+                self._console.print(Text(failure), soft_wrap=True)
+            self._failures = ()
+            self._console.print(Text(f"{duration(round(self.seconds * 1000))} · {line}"), soft_wrap=True)
+        self._line, self._written = line, self._clock()
+
+    def _figures(self) -> str:
+        counts = self.history.counts
+        states = ", ".join(f"{counts[state]:,} {state.value}" for state in State if counts[state])
+        tasks = f"{count(sum(counts.values()), 'task')}: {states}" if states else "planning"
+        used = spent(self.history.usage)
+        return f"{tasks} · {used}" if used else tasks
+
+    def _panel(self) -> RenderableType:
+        counts = self.history.counts
+        total = sum(counts.values())
+        head = Table.grid(padding=(0, 1))
+        title = Text.assemble((clean(self.history.team) or "run", "bold"), f" {duration(round(self.seconds * 1000))}")
+        bar = ProgressBar(total=max(total, 1), completed=counts[State.DONE] + counts[State.FAILED], width=30)
+        head.add_row(self._spinner, title, bar, Text(self.history.run, "dim"))
+        lines: list[RenderableType] = [head, Text(f"  {self._figures()}", no_wrap=True, overflow="ellipsis")]
+        lines += [Text(f"  {failure}", "red", no_wrap=True, overflow="ellipsis") for failure in self._failures]
+        if text := clean(self._partial[1]).strip():
+            last = text.splitlines()[-1]
+            lines.append(Text(f"  {self._partial[0]} ▸ {last}", "dim italic", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines)
+
+
+def _alive(shown: Console) -> bool:
+    return shown.is_terminal and not shown.is_dumb_terminal

@@ -1,0 +1,111 @@
+"""Attempts: tasks given to hosts, and how they end, fail, are lost and tried again."""
+
+from orchestrator.reducer.graph import close, make_ready
+from orchestrator.reducer.leases import give_back, serve
+from orchestrator.reducer.stages import accept, onward
+from orchestrator.reducer.state import Decisions, Fetch, Kind, Phase, RunState, TaskState
+from protocols import messages as m
+from protocols.budget import amount
+from protocols.envelope import Envelope
+from protocols.failures import Failure, Verdict
+
+MOST_LOSSES = 4
+"""A task whose host was lost more often than this is not tried again: it may be what ends them."""
+
+
+def dispatched(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """Tasks leave the queue for their hosts, some with a first lease."""
+    body = entry.body
+    assert isinstance(body, m.Dispatched)
+    for item in body.items:
+        me = state.tasks[item.task]
+        role = me.task.role
+        state.ready[role].remove(item.task)
+        me.phase, me.attempt, me.host, me.began = Phase.RUNNING, item.attempt, item.host, entry.at
+        state.working[role] = state.working.get(role, 0) + 1
+        state.at_work += 1
+        if item.lease is not None:
+            state.ledger.reserve(state.account(me), amount(item.lease))
+    return []
+
+
+def task_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """An attempt ended: the task closes, or is tried again."""
+    body = entry.body
+    assert isinstance(body, m.TaskEnded)
+    me = state.tasks.get(body.task)
+    if me is None or me.attempt != body.attempt:
+        return []
+    give_back(state, body.task)
+    if not me.at_work:  # closed meanwhile
+        return [*serve(state), *onward(state)]
+    _leave(state, me)
+    me.usage, me.ended = body.usage, entry.at
+    failure = body.failure
+    if failure is None:
+        decisions = close(state, me, body.output or m.Value(), None)
+        if me.kind is Kind.PLAN and state.stopping is None:
+            decisions += accept(state, fetch(body.output or m.Value()))
+        return [*decisions, *serve(state), *onward(state)]
+    if failure.retryable and body.attempt < state.request.team.roles[me.task.role].attempts and state.stopping is None:
+        while me.steps and me.steps[-1][1]:  # what failed last is what the next attempt does anew
+            me.steps.pop()
+        make_ready(state, me)
+        return serve(state)
+    return [*close(state, me, None, failure), *serve(state), *onward(state)]
+
+
+def task_closed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """A task ends without a result of its own; one that is at work keeps its lease until its host has stopped it."""
+    body = entry.body
+    assert isinstance(body, m.TaskClosed)
+    me = state.tasks[body.task]
+    if not me.open:
+        return []
+    if me.at_work:
+        _leave(state, me)
+    elif me.phase is Phase.READY:
+        state.ready[me.task.role].remove(me.task.id)
+    me.ended = entry.at
+    return [*close(state, me, None, body.failure), *onward(state)]
+
+
+def lost(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """The host of some attempts is gone."""
+    body = entry.body
+    assert isinstance(body, m.AttemptsLost)
+    decisions: Decisions = []
+    for name, attempt in reversed(body.tasks):
+        me = state.tasks.get(name)
+        if me is not None and me.attempt == attempt:
+            decisions += _take_back(state, me)
+    return [*decisions, *serve(state), *onward(state)]
+
+
+def resumed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """A new coordinator: whatever was at work is lost."""
+    decisions: Decisions = []
+    for me in state.tasks.values():
+        if me.at_work:
+            decisions += _take_back(state, me)
+    return [*decisions, *onward(state)]
+
+
+def _leave(state: RunState, me: TaskState) -> None:
+    if me.phase is Phase.RUNNING:
+        state.working[me.task.role] -= 1
+    state.at_work -= 1
+
+
+def _take_back(state: RunState, me: TaskState) -> Decisions:
+    give_back(state, me.task.id, lost=True)
+    if not me.at_work:
+        return []
+    _leave(state, me)
+    state.families.pop(me.task.id, None)
+    me.losses += 1
+    make_ready(state, me, first=True)
+    if me.losses > MOST_LOSSES:
+        message = f"its host was lost {me.losses} times; look for what it does to the process (memory, native code)"
+        return [m.TaskClosed(task=me.task.id, failure=Failure(verdict=Verdict.INFRASTRUCTURE, message=message))]
+    return []

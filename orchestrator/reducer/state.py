@@ -1,0 +1,157 @@
+"""What the coordinator knows of one run: the fold of its journal. Data only; ``reducer`` changes it and nothing else does."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from orchestrator.ledger import RUN, Ledger
+from protocols.budget import NOTHING, Amount, Usage
+from protocols.failures import Failure
+from protocols.messages import LeaseAsked, Message, RunRequested, Status, SubtasksAsked, Value
+from protocols.plan import Task
+
+Fetch = Callable[[Value], Any]
+"""Reads a value, from its blob if need be."""
+
+Decisions = list[Message]
+"""What follows from an entry, in order."""
+
+
+class Phase(IntEnum):
+    """How a task stands. ``PARKED`` is at work, but waiting for the tasks it delegated."""
+
+    WAITING = 0
+    READY = 1
+    RUNNING = 2
+    PARKED = 3
+    DONE = 4
+    FAILED = 5
+
+
+class Kind(IntEnum):
+    """Why a task exists."""
+
+    WORK = 0
+    PLAN = 1
+    MERGE = 2
+    SUBTASK = 3
+
+
+class Act(IntEnum):
+    """How far the run has come."""
+
+    PLANNING = 0
+    WORKING = 1
+    MERGING = 2
+    ENDED = 3
+
+
+@dataclass(slots=True)
+class TaskState:
+    """One task: how it stands, and the numbers of the entries that hold its steps, while they may be needed again."""
+
+    task: Task
+    kind: Kind
+    generation: int
+    parent: str | None = None
+    depth: int = 0
+    needs: int = 0
+    phase: Phase = Phase.WAITING
+    attempt: int = 0
+    losses: int = 0
+    host: str | None = None
+    output: Value | None = None
+    failure: Failure | None = None
+    usage: Usage = NOTHING
+    began: int = 0
+    ended: int = 0
+    steps: list[tuple[int, bool]] = field(default_factory=list)
+    taken: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether the task has still to end."""
+        return self.phase < Phase.DONE
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a host has it."""
+        return self.phase is Phase.RUNNING or self.phase is Phase.PARKED
+
+
+@dataclass(slots=True)
+class Family:
+    """The tasks that one task delegated at one step."""
+
+    asked: SubtasksAsked
+    children: tuple[str, ...]
+    open: int
+
+
+@dataclass(slots=True)
+class RunState:
+    """One run. ``seq`` is the number of its newest entry."""
+
+    run: str
+    request: RunRequested
+    began: int
+    ledger: Ledger
+    seq: int = 0
+    act: Act = Act.PLANNING
+    status: Status = Status.RUNNING
+    tasks: dict[str, TaskState] = field(default_factory=dict)
+    plan: list[str] = field(default_factory=list)
+    merge: list[str] = field(default_factory=list)
+    dependents: dict[str, list[str]] = field(default_factory=dict)
+    ready: dict[str, deque[str]] = field(default_factory=dict)
+    working: dict[str, int] = field(default_factory=dict)
+    at_work: int = 0
+    open: int = 0
+    generation: int = 0
+    families: dict[str, Family] = field(default_factory=dict)
+    asks: deque[LeaseAsked] = field(default_factory=deque)
+    typical: dict[str, Amount] = field(default_factory=dict)
+    usage: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0, 0])
+    stopping: Failure | None = None
+    exhausted: str | None = None
+    closing: bool = False
+    output: Value | None = None
+    failure: Failure | None = None
+    ended: int = 0
+
+    def spent(self) -> Usage:
+        """What the run has used so far."""
+        used = self.usage
+        return Usage(
+            input_tokens=used[0], output_tokens=used[1], micros=used[2], model_calls=used[3], tool_calls=used[4], turns=used[5]
+        )
+
+    def account(self, state: TaskState) -> str:
+        """The ledger account of a task, opened on first use together with those above it."""
+        name = state.task.id
+        if name not in self.ledger.accounts:
+            parent = RUN if state.parent is None else self.account(self.tasks[state.parent])
+            role = self.request.team.roles[state.task.role]
+            self.ledger.open(name, parent, role.limits if role.delegates else None)
+        return name
+
+    def limited(self, state: TaskState) -> bool:
+        """Whether the task must reserve before it calls."""
+        return self.ledger.limited or (
+            (state.parent is not None or self.request.team.roles[state.task.role].delegates)
+            and self.ledger.limits_of(self.account(state))
+        )
+
+    def results(self) -> list[TaskState]:
+        """The tasks whose outputs are the run's results, in plan order: those that succeeded and that no other task takes."""
+        found = (self.tasks[name] for name in self.plan)
+        return [state for state in found if state.phase is Phase.DONE and not state.taken]
+
+    def failures(self) -> Iterator[TaskState]:
+        """The tasks of the newest plan that failed."""
+        for name in self.plan:
+            state = self.tasks[name]
+            if state.phase is Phase.FAILED and state.generation == self.generation:
+                yield state

@@ -1,0 +1,197 @@
+"""Teams: the roles, planner, merge and budget that carry out goals. What a user defines and runs."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from agents.role import Role, unmet
+
+from agents.models.port import Model
+from orchestrator.merge import Merge, collect, only
+from orchestrator.planner import check, from_function, from_role
+from protocols import ids
+from protocols.budget import UNLIMITED, Limits
+from protocols.failures import BadInput
+from protocols.plan import Plan, Task
+from protocols.team import MERGE, PLANNER, Strategy, TeamSpec
+
+if TYPE_CHECKING:
+    from orchestrator.board import RunHandle, RunResult
+
+Planner = Callable[..., Any] | Plan | Role
+
+
+@dataclass(frozen=True)
+class Team:
+    """Roles that work on goals together.
+
+    ``planner`` is a function ``goal -> Plan`` (or ``(goal, failures) -> Plan``, which can plan anew), a fixed ``Plan``, or a role whose
+    model plans; a team of one role needs none. ``merge`` makes one result of many (see ``orchestrator.merge``). ``budget`` bounds a
+    whole run, ``user`` is charged for it. ``most_tasks`` bounds what a plan or a delegation may hold, ``depth`` how deep agents may
+    delegate, ``replans`` how often a plan may be mended. Raises ``BadInput`` for parts that do not fit together.
+    """
+
+    name: str
+    roles: Sequence[Role]
+    planner: Planner | None = None
+    merge: Merge | None = None
+    budget: Limits = UNLIMITED
+    user: str = "nobody"
+    most_tasks: int = 100_000
+    depth: int = 3
+    replans: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.roles:
+            raise BadInput(f"team {self.name!r} has no roles; give it at least one")
+        for role in self.roles:
+            if not isinstance(role, Role):
+                raise BadInput(f"team {self.name!r} has {role!r} among its roles; a role is made by Role(...) or @role")
+            if role.name in (PLANNER, MERGE):
+                raise BadInput(
+                    f"a role of team {self.name!r} is called {role.name!r}, which is the framework's own; choose another name"
+                )
+            if not ids.is_role_name(role.name):
+                raise BadInput(f"role name {role.name!r} is not allowed; use up to 50 lower-case letters, digits, _ and -")
+        names = [role.name for role in self.roles]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise BadInput(f"team {self.name!r} has two roles called {sorted(twice)[0]!r}; every role needs a name of its own")
+        if self.planner is None and len(self.roles) > 1:
+            raise BadInput(
+                f"team {self.name!r} has {len(names)} roles and no planner; give it a function goal -> Plan, or a Plan"
+            )
+        if isinstance(self.planner, Plan):
+            wrong = check(self.planner, self._working, self.most_tasks)
+            if wrong:
+                raise BadInput(f"the plan of team {self.name!r} does not pass the checks: {wrong[0]}")
+        elif self.planner is not None and not isinstance(self.planner, Role) and not callable(self.planner):
+            raise BadInput(f"the planner of team {self.name!r} is {self.planner!r}; give a function, a Plan or a Role")
+        for role in self.roles:
+            for name in role.delegates:
+                if name not in self._working:
+                    raise BadInput(f"role {role.name!r} may delegate to {name!r}, which team {self.name!r} does not have")
+
+    @cached_property
+    def _working(self) -> dict[str, Role]:
+        return {role.name: role for role in self.roles}
+
+    @cached_property
+    def _merge(self) -> Merge:
+        return self.merge if self.merge is not None else only() if self.planner is None else collect()
+
+    @cached_property
+    def _planning(self) -> tuple[Role | None, bool]:
+        if isinstance(self.planner, Role):
+            return from_role(self.planner, self._working, self.most_tasks), True
+        if self.planner is None or isinstance(self.planner, Plan):
+            return None, False
+        return from_function(self.planner, self._working, self.most_tasks)
+
+    @cached_property
+    def cast(self) -> Mapping[str, Role]:
+        """Every role by name, the planner's and the merge's own included."""
+        roles = dict(self._working)
+        if self._planning[0] is not None:
+            roles[PLANNER] = self._planning[0]
+        if self._merge.role is not None:
+            roles[self._merge.role.name] = self._merge.role
+        return roles
+
+    def spec(self) -> TeamSpec:
+        """The team without its code."""
+        planner, replans = self._planning
+        return TeamSpec(
+            name=self.name,
+            roles={name: role.spec() for name, role in self.cast.items()},
+            planned=planner is not None,
+            merge=self._merge.spec,
+            most_tasks=self.most_tasks,
+            depth=self.depth,
+            replans=self.replans if replans else 0,
+        )
+
+    def plan(self, goal: Any) -> Plan | None:
+        """The plan that is known before the run: the fixed one, or the one task of a team of one role."""
+        if isinstance(self.planner, Plan):
+            return self.planner
+        if self.planner is not None:
+            return None
+        role = self.roles[0]
+        role.read_input(goal)
+        return Plan(tasks=(Task(id=role.name, role=role.name, input=goal),))
+
+    @property
+    def plan_is_one_task(self) -> bool:
+        """Whether a run is one task, so that its output is the run's."""
+        return self.planner is None
+
+    def with_model(self, model: str | Model) -> "Team":
+        """The same team with every role that has a model using this one."""
+
+        def changed(role: Role) -> Role:
+            return replace(role, model=model) if role.model is not None else role
+
+        merge = self.merge
+        if merge is not None and merge.role is not None:
+            merge = replace(merge, role=changed(merge.role))
+        planner = changed(self.planner) if isinstance(self.planner, Role) else self.planner
+        return replace(self, roles=tuple(changed(role) for role in self.roles), planner=planner, merge=merge)
+
+    def unmet(self) -> list[str]:
+        """What roles ask of their models that these can't do, one sentence each."""
+        from agents.models.registry import resolve
+
+        found = []
+        for role in self.cast.values():
+            if role.model is None:
+                if role.strategy is not Strategy.FUNCTION:
+                    found.append(
+                        f"role {role.name!r} works by {role.strategy.value} and has no model; give it one, such as model='embedded'"
+                    )
+                continue
+            model = resolve(role.model) if isinstance(role.model, str) else role.model
+            found += unmet(role, model.profile)
+        return found
+
+    async def run(self, goal: Any = None, **settings: Any) -> "RunResult":
+        """Carry out ``goal`` and return the merged result. Settings as for ``start``."""
+        handle = await self.start(goal, **settings)
+        try:
+            return await handle.result()
+        finally:
+            await handle.close()
+
+    def run_sync(self, goal: Any = None, **settings: Any) -> "RunResult":
+        """``run`` for code without an event loop."""
+        return asyncio.run(self.run(goal, **settings))
+
+    async def start(
+        self,
+        goal: Any = None,
+        *,
+        runtime: str = "ray",
+        store: str | None = None,
+        hosts: int = 2,
+        user: str | None = None,
+        budget: Limits | None = None,
+        model: str | Model | None = None,
+    ) -> "RunHandle":
+        """Begin to carry out ``goal`` and return a handle on the run; close the handle when done with it.
+
+        ``runtime`` is ``ray`` (a local cluster, started for this run and ended with it) or ``inline`` (this process, no Ray).
+        ``store`` is where the journal is kept, ``$CALLBOARD_HOME/journal.db`` by default. ``user``, ``budget`` and ``model`` replace
+        the team's. Raises ``BadInput`` when the goal, a role or a setting can't work.
+        """
+        from orchestrator.board import Board
+
+        board = await Board(runtime=runtime, store=store, hosts=hosts).__aenter__()
+        try:
+            handle = await board.start(self, goal, user=user, budget=budget, model=model)
+        except BaseException:
+            await board.close()
+            raise
+        handle.owns(board)
+        return handle

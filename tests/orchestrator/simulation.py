@@ -1,0 +1,161 @@
+"""A whole run without hosts, disk or clock: the reducer driven by a random stream of what hosts could say."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from orchestrator import reducer
+from orchestrator.ledger import RUN
+from orchestrator.reducer.state import Act, RunState
+from orchestrator.scheduler import SHARED, schedule
+from protocols import codec
+from protocols import messages as m
+from protocols.budget import COUNTED, Limits, Usage
+from protocols.envelope import Envelope
+from protocols.failures import Failure, Verdict
+from protocols.plan import Plan, Task
+from protocols.team import MergeSpec, RoleSpec, Strategy, TeamSpec
+
+CALL = Usage(input_tokens=10, micros=7, model_calls=1, turns=1)
+
+
+def fetch(value: m.Value) -> object:
+    return value.inline
+
+
+def team(*names: str, **settings: object) -> TeamSpec:
+    roles = {name: RoleSpec(name=name, strategy=Strategy.FUNCTION) for name in (names or ("worker",))}
+    return TeamSpec(name="team", roles=roles, **settings)
+
+
+def request(plan: Plan, spec: TeamSpec | None = None, budget: Limits | None = None) -> m.RunRequested:
+    return m.RunRequested(team=spec or team(), plan=m.Value(inline=plan.model_dump()), budget=budget or Limits())
+
+
+def fan(count: int, role: str = "worker") -> Plan:
+    return Plan(tasks=tuple(Task(id=f"t{number}", role=role, input=number) for number in range(count)))
+
+
+@dataclass
+class Simulation:
+    """One run: ``say`` folds a message and everything decided, ``entries`` is its journal, packed and unpacked again."""
+
+    asked: m.RunRequested
+    room: int = 8
+    entries: list[Envelope] = field(default_factory=list)
+    check: Callable[[RunState], None] = lambda state: None
+
+    def __post_init__(self) -> None:
+        self.state = reducer.begin("run-1", 0, self.asked)
+        self.said: list[m.Message] = []
+        self.say(self.asked)
+
+    def say(self, message: m.Message) -> None:
+        todo = [message]
+        while todo:
+            one = codec.unpack(codec.pack(todo.pop(0)))
+            entry = Envelope("run-1", self.state.seq + 1, len(self.entries), one)
+            self.entries.append(entry)
+            self.state, decided = reducer.step(self.state, entry, fetch)
+            self.said.append(one)
+            self.check(self.state)
+            todo = [*decided, *todo]
+
+    def dispatch(self) -> list[m.Dispatch]:
+        room = {SHARED: {"h1": self.room - self.state.at_work // 2, "h2": self.room - self.state.at_work // 2}}
+        decided = schedule(self.state, room)
+        if decided is None:
+            return []
+        self.say(decided)
+        return list(decided.items)
+
+    @property
+    def ended(self) -> bool:
+        return self.state.act is Act.ENDED
+
+    def finish(self, task: str, output: object = None, failure: Failure | None = None) -> None:
+        attempt = self.state.tasks[task].attempt
+        self.say(m.TaskEnded(task=task, attempt=attempt, output=None if failure else m.Value(inline=output), failure=failure))
+
+    def complete(self) -> "Simulation":
+        """Do every task well until the run ends."""
+        for _ in range(10_000):
+            if self.ended:
+                return self
+            self.dispatch()
+            for name in [name for name, one in self.state.tasks.items() if one.at_work]:
+                self.finish(name, output=name)
+        raise AssertionError("the run does not end")
+
+
+def within_limits(state: RunState) -> None:
+    """No account, at any entry, has settled and reserved more than its limit; a parent has what its children have."""
+    sums: dict[str, list[int]] = {}
+    for name, account in state.ledger.accounts.items():
+        for dimension, limit in account.bounds:
+            taken = account.settled[dimension] + account.reserved[dimension]
+            assert taken <= limit, f"{name or 'run'} has {taken} of {limit} {COUNTED[dimension]}"
+        assert min(account.reserved) >= 0
+        assert min(account.held) >= 0
+        if account.parent is not None:
+            into = sums.setdefault(account.parent, [0] * 5)
+            for dimension in range(5):
+                into[dimension] += account.reserved[dimension]
+    for name, below in sums.items():
+        own = state.ledger.accounts[name].held
+        assert [a + b for a, b in zip(own, below, strict=True)] == list(state.ledger.accounts[name].reserved)
+
+
+def random_run(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Simulation:
+    """A run whose hosts call models within their leases, fail, are lost, delegate nothing, and answer in any order."""
+    dice = random.Random(seed)
+    sim = Simulation(asked, room=dice.randint(1, 6), check=within_limits)
+    leases: dict[tuple[str, int], list[int]] = {}
+    waiting: set[tuple[str, int]] = set()
+    heard = 0
+    for step in range(20_000):
+        if sim.ended:
+            return sim
+        for one in sim.dispatch():
+            leases[one.task, one.attempt] = [one.lease.model_calls if one.lease else 0, 0]
+        for message in sim.said[heard:]:
+            if isinstance(message, m.LeaseGranted):
+                leases[message.task, message.attempt][0] += message.lease.model_calls
+                waiting.discard((message.task, message.attempt))
+            elif isinstance(message, m.LeaseDenied):
+                waiting.discard((message.task, message.attempt))
+                failure = Failure(verdict=Verdict.BUDGET, message="no room")
+                sim.say(m.TaskEnded(task=message.task, attempt=message.attempt, failure=failure))
+        heard = len(sim.said)
+        at_work = [(name, one.attempt) for name, one in sim.state.tasks.items() if one.at_work]
+        busy = [key for key in at_work if key not in waiting]
+        if not busy:
+            if at_work:
+                assert any(isinstance(one, (m.LeaseGranted, m.LeaseDenied)) for one in sim.said[heard - 50 :]), "everybody waits"
+            continue
+        task, attempt = key = dice.choice(busy)
+        roll = dice.random()
+        lease = leases[key]
+        if roll < trouble / 4:
+            sim.say(m.AttemptsLost(host="h1", tasks=(key,)))
+        elif roll < trouble:
+            sim.finish(task, failure=Failure(verdict=Verdict.PROVIDER, message="no", retryable=dice.random() < 0.7))
+        elif roll < 0.4:
+            sim.finish(task, output=step)
+        elif lease[0] > 0:
+            lease[0] -= 1
+            sim.say(m.ModelCalled(task=task, attempt=attempt, step=lease[1], model="x:y", request="r", usage=CALL))
+            lease[1] += 1
+        else:
+            lease[1] += 1
+            waiting.add(key)
+            sim.say(m.LeaseAsked(task=task, attempt=attempt, ask=lease[1], need=CALL))
+    raise AssertionError("the run does not end")
+
+
+def spent(state: RunState) -> Usage:
+    """The run's own account, as the journal's sums should have it."""
+    return Usage(model_calls=state.ledger.accounts[RUN].settled[2])
+
+
+TREE = MergeSpec(kind="tree", fan_in=3)
