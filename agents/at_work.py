@@ -63,10 +63,10 @@ class Context:
     async def choose(self, text: str, options: Mapping[str, str], baseline: Sequence[str] = ()) -> Label: ...
 
     @overload
-    async def choose(self, text: Sequence[str], options: Mapping[str, str], baseline: Sequence[str] = ()) -> list[Label]: ...
+    async def choose(self, text: list[str] | tuple[str, ...], options: Mapping[str, str], baseline: Sequence[str] = ()) -> list[Label]: ...
 
     async def choose(
-        self, text: str | Sequence[str], options: Mapping[str, str], baseline: Sequence[str] = ()
+        self, text: str | list[str] | tuple[str, ...], options: Mapping[str, str], baseline: Sequence[str] = ()
     ) -> Label | list[Label]:
         """Which option (label → description) fits the text, by the role's model; several texts are one batch.
 

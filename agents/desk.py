@@ -25,7 +25,10 @@ class Desk(Protocol):
         ...
 
     async def afford(self, need: Usage) -> None:
-        """Take ``need``, the worst case of the next call, out of the lease. Waits for room; raises ``Failed`` (budget) when none can come."""
+        """Take ``need``, the worst case of the next call, out of the lease.
+
+        Waits for room; raises ``Failed`` (budget) when none can come.
+        """
         ...
 
     def settle(self, need: Usage, used: Usage) -> None:
@@ -69,13 +72,26 @@ class LocalDesk:
     ) -> None:
         self.run, self.task, self.attempt, self.limits = run, task, attempt, limits
         self.messages: list[Message] = []
-        self.usage = Usage()
+        self._used = [0] * 6
         self._spent = list(ZERO)
         self._on_message, self._on_text = on_message, on_text
         self._history: dict[int, tuple[Message, ...]] = {}
         for message in history:
             if isinstance(message, (ModelCalled, ToolIntended, ToolCalled)):
                 self._history[message.step] = (*self._history.get(message.step, ()), message)
+
+    @property
+    def usage(self) -> Usage:
+        """What was used so far; what was recalled is not counted."""
+        tokens_in, tokens_out, micros, model_calls, tool_calls, turns = self._used
+        return Usage(
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+            micros=micros,
+            model_calls=model_calls,
+            tool_calls=tool_calls,
+            turns=turns,
+        )
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
@@ -101,7 +117,13 @@ class LocalDesk:
         spent = self._spent
         for place, (taken, one) in enumerate(zip(amount(need), amount(used), strict=True)):
             spent[place] += one - taken
-        self.usage += used
+        total = self._used
+        total[0] += used.input_tokens
+        total[1] += used.output_tokens
+        total[2] += used.micros
+        total[3] += used.model_calls
+        total[4] += used.tool_calls
+        total[5] += used.turns
 
     def tell(self, message: Message) -> None:
         """Collect the message in ``messages``."""

@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, overload
 
+from agents.delegation import delegate_tool
 from agents.models.port import Model
 from agents.tool import Tool, hints_of, is_context, tool
 from agents.typed import Shape, name_of, prompt_of
@@ -18,7 +19,7 @@ from protocols.team import Resources, RoleSpec, Strategy
 MODEL_LIMITS = Limits(turns=12, model_calls=24, tool_calls=48, seconds=300.0)
 """What a role that uses a model may use in one task, unless it says otherwise."""
 
-_CACHES = ("input_shape", "output_shape", "toolbox", "choice_options", "run_context", "_spec")
+_CACHES = ("input_shape", "output_shape", "toolbox", "choice_options", "run_context", "run_is_async", "_spec")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -51,7 +52,7 @@ class Role:
     limits: Limits | None = None
     concurrency: int | None = None
     attempts: int = 2
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     prompt: Callable[[Any], str] | None = None
     options: Mapping[str, str] | None = None
     baseline: Sequence[str] = ()
@@ -111,7 +112,8 @@ class Role:
     def toolbox(self) -> dict[str, Tool]:
         """The tools by name; raises ``BadInput`` when two share one."""
         box: dict[str, Tool] = {}
-        for one in self.tools:
+        own = (delegate_tool(self.delegates),) if self.delegates and not self.is_function else ()
+        for one in (*self.tools, *own):
             assert isinstance(one, Tool)
             if one.name in box:
                 raise BadInput(f"role {self.name!r} has two tools called {one.name!r}; give one another name=")
@@ -137,7 +139,8 @@ class Role:
 
     @cached_property
     def _spec(self) -> RoleSpec:
-        assert isinstance(self.strategy, Strategy) and self.limits is not None
+        assert isinstance(self.strategy, Strategy)
+        assert self.limits is not None
         return RoleSpec(
             name=self.name,
             strategy=self.strategy,
@@ -175,7 +178,7 @@ class Role:
         """What the role uses of a model at best; ``unmet`` knows what can stand in for it."""
         if self.is_function:
             return set()
-        found = {Need.NATIVE_TOOLS} if self.tools or self.delegates else set()
+        found = {Need.NATIVE_TOOLS} if self.toolbox else set()
         if self.choice_options:
             found.add(Need.LOG_PROBABILITIES)
         elif not self.output_shape.is_text:
@@ -197,6 +200,11 @@ class Role:
         assert self.run is not None
         hints = hints_of(self.run, f"role {self.name!r}")
         return next((key for key, hint in hints.items() if key != "return" and is_context(hint)), None)
+
+    @cached_property
+    def run_is_async(self) -> bool:
+        """Whether ``run`` belongs on the event loop."""
+        return inspect.iscoroutinefunction(self.run)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.run is None:

@@ -6,13 +6,13 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, overload
+from typing import Annotated, Any, Literal, NotRequired, cast, get_args, get_origin, overload
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from agents.at_work import Context
 from protocols.chat import ToolSpec
@@ -36,6 +36,7 @@ class _Shape(typing.NamedTuple):
     result: TypeAdapter[Any]
     is_text: bool
     context: str | None
+    is_async: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +94,12 @@ class Tool:
             arguments = {**arguments, shape.context: context}
         try:
             async with asyncio.timeout(self.timeout) as clock:
-                if inspect.iscoroutinefunction(self.function):
+                if shape.is_async:
                     value = await self.function(**arguments)
                 else:
                     value = await asyncio.to_thread(self.function, **arguments)
             return ToolResult(self._bounded(self._dump(value)))
-        except (Failed, BadInput):
+        except Failed:
             raise
         except TimeoutError as error:
             if clock.expired():
@@ -123,6 +124,8 @@ class Tool:
         return self._shape.result.dump_json(value, warnings="error").decode()
 
     def _bounded(self, text: str) -> str:
+        if not text.isascii():  # half a surrogate pair can neither be sent nor stored
+            text = text.encode("utf-8", "replace").decode()
         if len(text) <= self.max_chars:
             return text
         return f"{text[: self.max_chars]}\n[cut: {self.max_chars} of {len(text)} characters shown]"
@@ -185,7 +188,7 @@ def tool(
     """
 
     def make(function: Callable[..., Any]) -> Tool:
-        called = name or getattr(function, "__name__", type(function).__name__)
+        called = name or str(getattr(function, "__name__", type(function).__name__))
         if timeout <= 0 or max_chars < 1 or effect not in ("read", "write"):
             raise BadInput(f"tool {called!r}: timeout and max_chars must be above 0, effect is 'read' or 'write'")
         made = Tool(
@@ -250,7 +253,8 @@ def _shape(function: Callable[..., Any], name: str, unbound: bool) -> _Shape:
             defaults[parameter.name] = parameter.default
     returns = hints.get("return", Any)
     try:
-        shape = TypedDict(name, fields)  # type: ignore[operator]
+        made: Any = TypedDict  # made at run time, which static types have no words for
+        shape = made("Arguments", fields)
         shape.__pydantic_config__ = ConfigDict(extra="forbid")
         arguments: TypeAdapter[Any] = TypeAdapter(shape)
         parameters = arguments.json_schema()
@@ -264,7 +268,7 @@ def _shape(function: Callable[..., Any], name: str, unbound: bool) -> _Shape:
             parameters["properties"][key].setdefault("default", _JSON.dump_python(default, mode="json", warnings="error"))
         except PydanticSerializationError:
             continue  # a default that is no JSON is the function's own business
-    return _Shape(arguments, parameters, result, returns is str, context)
+    return _Shape(arguments, parameters, result, returns is str, context, inspect.iscoroutinefunction(function))
 
 
 def _stripped(hint: Any) -> Any:

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import cloudpickle
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from agents.models.port import Model
+from orchestrator import code
+from orchestrator.code import Roles
 from orchestrator.coordinator import Watched
-from orchestrator.host import INLINE, Roles
+from orchestrator.host import INLINE
 from orchestrator.journal import open_journal
 from orchestrator.link import LinkDown
 from orchestrator.team import Team
@@ -169,8 +169,8 @@ class RunHandle:
         if role is None:
             return task.output
         try:
-            return TypeAdapter(role.output).validate_python(task.output)
-        except ValidationError:
+            return role.output_shape.read(task.output)
+        except BadInput:
             return task.output
 
     async def _read(self, value: m.Value) -> Any:
@@ -205,7 +205,11 @@ class Board:
         self._service: Service | None = None
 
     async def __aenter__(self) -> Self:
-        self._service = await self._runtime.open(lambda: self._teams)
+        try:
+            self._service = await self._runtime.open(lambda: self._teams)
+        except BaseException:
+            await self._runtime.close()
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -243,14 +247,13 @@ class Board:
         plan = team.plan(goal)
         spec = team.spec()
         await self._runtime.prepare(spec)
-        code = await self._code(team)
         request = m.RunRequested(
             team=spec,
             goal=goal,
             user=user or team.user,
             budget=budget or team.budget,
             plan=None if plan is None else await self._keep(plan.model_dump(exclude_defaults=True)),
-            code=code,
+            code=await self._code(team),
             target=target,
         )
         run_id = run_id or ids.new_run_id()
@@ -284,13 +287,7 @@ class Board:
         return RunHandle(run_id, self.service, None)
 
     async def _code(self, team: Team) -> m.BlobRef:
-        try:
-            code = cloudpickle.dumps(dict(team.cast))
-        except Exception as error:
-            raise BadInput(
-                f"the code of team {team.name!r} can't be sent to hosts: {error}; keep locks, sockets and open files out of its globals"
-            ) from None
-        ref = await self.service.put_blob(code)
+        ref = await self.service.put_blob(code.pack(team.cast))
         self._teams[ref.digest] = team.cast
         return ref
 

@@ -9,14 +9,14 @@ import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from orchestrator.code import Roles
 from orchestrator.coordinator import Coordinator, Watched
-from orchestrator.host import Host, Models, Roles
+from orchestrator.host import Host, Models
 from orchestrator.journal import open_journal
 from orchestrator.link import HostGone, LinkDown
 from orchestrator.observe.logs import to_json_lines
@@ -26,7 +26,21 @@ from protocols.failures import BadInput, CallboardError
 from protocols.messages import BlobRef
 from protocols.team import Resources, TeamSpec
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
 NAMESPACE = "callboard"
+
+# Ray's own types do not describe classes decorated with options, so here they are not typed at all.
+ActorHandle = Any
+_ray: Any = ray
+
+
+def _untracked(method: Method) -> Method:
+    """A method called so often that it would crowd everything else out of Ray's task list."""
+    decorated: Method = _ray.method(enable_task_events=False)(method)
+    return decorated
+
+
 _MANY = 10_000  # calls that one actor may have open: links have one each, and drivers wait in long polls
 
 
@@ -57,12 +71,12 @@ def _log_to_json() -> None:
 
 
 class RemoteHost:
-    """A host actor as the coordinator reaches it."""
+    """A host actor as the coordinator reaches it, by its name in the cluster."""
 
-    def __init__(self, name: str, pool: str, handle: ActorHandle) -> None:
+    def __init__(self, name: str, pool: str) -> None:
         self.name = name
         self.pool = pool
-        self._handle = handle
+        self._handle = ray.get_actor(name, namespace=NAMESPACE)
 
     async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
         """See ``HostSide``. The coordinator is this very actor, so the host gets its handle."""
@@ -102,9 +116,9 @@ class RemoteCoordinator:
         data: bytes = await _call(self._handle.get_blob.remote(digest))
         return data
 
-    async def add_host(self, name: str, pool: str, handle: ActorHandle) -> None:
+    async def add_host(self, name: str, pool: str) -> None:
         """Give the coordinator one more host."""
-        await _call(self._handle.add_host.remote(name, pool, handle))
+        await _call(self._handle.add_host.remote(name, pool))
 
     async def submit(self, run: str, request: bytes) -> None:
         """See ``Coordinator``."""
@@ -138,11 +152,13 @@ class RemoteCoordinator:
         return body
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=_MANY)
 class CoordinatorActor:
-    """A ``Coordinator`` in a process of its own. Its memory is empty after a restart; drivers then resume their runs."""
+    """A ``Coordinator`` in a process of its own. Its memory is empty after a restart; drivers then resume their runs.
 
-    def __init__(self, number: int, store: str | None, hosts: list[tuple[str, str, ActorHandle]]) -> None:
+    Hosts come by name and not by handle: what an actor is constructed from must survive its maker, to make it again.
+    """
+
+    def __init__(self, number: int, store: str | None, hosts: list[tuple[str, str]]) -> None:
         _log_to_json()
         self._number = number
         self._store = store
@@ -166,23 +182,24 @@ class CoordinatorActor:
         """Open the journal and attach to the hosts."""
         await self._ready()
 
-    @ray.method(enable_task_events=False)
+    @_untracked
     async def deliver(self, host: str, batch: bytes) -> int:
         # Not through _ready: a host may deliver only after it was attached, and start() waits for hosts.
         return 0 if self._coordinator is None else await self._coordinator.deliver(host, batch)
 
-    @ray.method(enable_task_events=False)
+    @_untracked
     async def put_blob(self, data: bytes) -> tuple[str, int]:
         ref = await (await self._ready()).put_blob(data)
         return ref.digest, ref.size
 
-    @ray.method(enable_task_events=False)
+    @_untracked
     async def get_blob(self, digest: str) -> bytes:
         return await (await self._ready()).get_blob(digest)
 
-    async def add_host(self, name: str, pool: str, handle: ActorHandle) -> None:
+    async def add_host(self, name: str, pool: str) -> None:
         coordinator = await self._ready()
-        coordinator.add_host(RemoteHost(name, pool, handle))
+        self._hosts.append((name, pool))
+        coordinator.add_host(RemoteHost(name, pool))
 
     async def submit(self, run: str, request: bytes) -> None:
         await (await self._ready()).submit(run, request)
@@ -193,15 +210,15 @@ class CoordinatorActor:
     async def cancel(self, run: str, reason: str) -> None:
         await (await self._ready()).cancel(run, reason)
 
-    @ray.method(enable_task_events=False)
+    @_untracked
     async def wait(self, run: str, seconds: float) -> bool:
         return await (await self._known(run)).wait(run, seconds)
 
-    @ray.method(enable_task_events=False)
+    @_untracked
     async def watch(self, run: str, after: int, partial: int, seconds: float) -> tuple[Any, ...]:
         return tuple(await (await self._known(run)).watch(run, after, partial, seconds))
 
-    @ray.method(enable_task_events=False)
+    @_untracked
     async def outcomes(self, run: str, start: int, most: int) -> bytes:
         return await (await self._known(run)).outcomes(run, start, most)
 
@@ -215,13 +232,12 @@ class CoordinatorActor:
         return coordinator
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=_MANY)
 class HostActor:
     """A ``Host`` in a process of its own. After a restart it is another incarnation, with nothing at work."""
 
-    def __init__(self, name: str, pool: str) -> None:
+    def __init__(self, name: str, label: str, pool: str) -> None:
         _log_to_json()
-        self._label = name
+        self._label = label
         self._host = Host(name, pool, Models(connect=None))
 
     def __repr__(self) -> str:
@@ -233,7 +249,7 @@ class HostActor:
     async def deliver(self, batch: bytes) -> int:
         return await self._host.deliver(batch)
 
-    @ray.method(enable_task_events=False)
+    @_untracked
     async def ping(self) -> str:
         return await self._host.ping()
 
@@ -243,6 +259,11 @@ class HostActor:
 
     async def close(self) -> None:
         await self._host.close()
+
+
+_as_actor = _ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=_MANY)
+_Coordinators: Any = _as_actor(CoordinatorActor)
+_Hosts: Any = _as_actor(HostActor)
 
 
 class RayRuntime:
@@ -255,7 +276,7 @@ class RayRuntime:
         self._started_ray = False
         self._coordinator: ActorHandle | None = None
         self._remote: RemoteCoordinator | None = None
-        self._hosts: dict[str, list[tuple[str, ActorHandle]]] = {}
+        self._hosts: dict[str, list[ActorHandle]] = {}
         self._servers: list[ActorHandle] = []
 
     async def open(self, roles: Callable[[], dict[str, Roles]]) -> RemoteCoordinator:
@@ -264,7 +285,7 @@ class RayRuntime:
         await asyncio.to_thread(self._start_ray)
         hosts = [self._make_host(SHARED, number, Resources()) for number in range(self._count)]
         name = f"callboard-coordinator-0-{self._token}"
-        self._coordinator = CoordinatorActor.options(name=name, namespace=NAMESPACE).remote(0, self.store, hosts)  # type: ignore[attr-defined]
+        self._coordinator = _Coordinators.options(name=name, namespace=NAMESPACE).remote(0, self.store, hosts)
         self._remote = RemoteCoordinator(self._coordinator)
         await _call(self._coordinator.start.remote())
         return self._remote
@@ -281,10 +302,11 @@ class RayRuntime:
         )
         self._started_ray = True
 
-    def _make_host(self, pool: str, number: int, resources: Resources) -> tuple[str, str, ActorHandle]:
+    def _make_host(self, pool: str, number: int, resources: Resources) -> tuple[str, str]:
         label = f"{pool}#{number}"
+        name = f"callboard-host-{label}-{self._token}"
         options: dict[str, Any] = {
-            "name": f"callboard-host-{label}-{self._token}",
+            "name": name,
             "namespace": NAMESPACE,
             "num_cpus": resources.num_cpus,
         }
@@ -296,9 +318,9 @@ class RayRuntime:
             options["label_selector"] = resources.labels
         if resources.runtime_env is not None:
             options["runtime_env"] = resources.runtime_env
-        handle = HostActor.options(**options).remote(label, pool)  # type: ignore[attr-defined]
-        self._hosts.setdefault(pool, []).append((label, handle))
-        return label, pool, handle
+        handle = _Hosts.options(**options).remote(name, label, pool)
+        self._hosts.setdefault(pool, []).append(handle)
+        return name, pool
 
     async def prepare(self, team: TeamSpec) -> None:
         """Have a pool of hosts for every kind of resources that the team's roles ask for, and a server for each embedded model."""
@@ -310,7 +332,7 @@ class RayRuntime:
                 await self._remote.add_host(*self._make_host(pool, 0, role.resources))
 
     def _check(self, role: str, wanted: Resources) -> None:
-        have = ray.cluster_resources()
+        have = _ray.cluster_resources()
         asked = {"CPU": wanted.num_cpus, "GPU": wanted.num_gpus, "memory": wanted.memory or 0}
         for name, count in asked.items():
             if count > have.get(name, 0):
@@ -318,15 +340,13 @@ class RayRuntime:
                     f"role {role!r} asks for {count:g} {name} and this Ray has {have.get(name, 0):g}; ask for less or use another cluster"
                 )
         if wanted.labels and not any(
-            all(node.get("Labels", {}).get(key) == value for key, value in wanted.labels.items()) for node in ray.nodes()
+            all(node.get("Labels", {}).get(key) == value for key, value in wanted.labels.items()) for node in _ray.nodes()
         ):
-            raise BadInput(
-                f"role {role!r} asks for a node labelled {wanted.labels} and this Ray has none; label one or drop the labels"
-            )
+            raise BadInput(f"role {role!r} asks for a node labelled {wanted.labels} and this Ray has none; label one or drop the labels")
 
     async def close(self) -> None:
         """End the actors, and Ray if it was started here."""
-        actors = [handle for hosts in self._hosts.values() for _, handle in hosts]
+        actors = [handle for hosts in self._hosts.values() for handle in hosts]
         if self._coordinator is not None:
             actors.append(self._coordinator)
         for actor in [*actors, *self._servers]:

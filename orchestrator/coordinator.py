@@ -8,7 +8,9 @@ import asyncio
 import secrets
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 from orchestrator import reducer
@@ -131,7 +133,7 @@ class Coordinator:
         message = codec.unpack(request)
         if not isinstance(message, m.RunRequested):
             raise BadInput(f"a run begins with RunRequested, not {type(message).__name__}")
-        epoch = await self._blocking(self._journal.claim, run)
+        epoch = await asyncio.to_thread(self._journal.claim, run)
         if epoch != 1:
             raise BadInput(f"run {run!r} exists already; resume it, or choose another id")
         at = now()
@@ -142,12 +144,12 @@ class Coordinator:
         """Carry a run on from the journal; one that has ended is only loaded, and one at work here is left alone."""
         if run in self._runs and self._runs[run].broken is None:
             return
-        rows = await self._blocking(self._journal.runs)
+        rows = await asyncio.to_thread(self._journal.runs)
         row = next((row for row in rows if row.run == run), None)
         if row is None or row.seq == 0:
             raise BadInput(f"there is no run {run!r} in this journal; `callboard runs` lists those there are")
-        epoch = row.epoch if row.ended else await self._blocking(self._journal.claim, run)
-        state = await self._blocking(self._replay, run)
+        epoch = row.epoch if row.ended else await asyncio.to_thread(self._journal.claim, run)
+        state = await asyncio.to_thread(self._replay, run)
         self._runs[run] = here = _Run(state, epoch)
         if state.act is Act.ENDED:
             here.done.set()
@@ -187,13 +189,11 @@ class Coordinator:
         here = self._find(run)
         if here.state.seq <= after and here.partial <= partial and not here.done.is_set():
             here.news.clear()
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(here.news.wait(), seconds)
-            except TimeoutError:
-                pass
         entries, size = [], 0
         if here.state.seq > after:
-            for entry in await self._blocking(lambda: list(self._journal.read(run, after, 500))):
+            for entry in await asyncio.to_thread(lambda: list(self._journal.read(run, after, 500))):
                 entries.append((entry.seq, entry.at, entry.body))
                 size += len(entry.body)
                 if size > BATCH_BYTES:
@@ -204,11 +204,9 @@ class Coordinator:
     async def outcomes(self, run: str, start: int, most: int = 500) -> bytes:
         """A packed page of a run's tasks: [total, [[id, role, phase, output, failure, usage, milliseconds, attempts, result?], …]]."""
         state = self._find(run).state
-        tasks = list(state.tasks.values())
-        results = {one.task.id for one in state.results()} if start == 0 or most else set()
         page: list[Any] = []
         size = 0
-        for one in tasks[start : start + most]:
+        for one in islice(state.tasks.values(), start, start + most):
             row = [
                 one.task.id,
                 one.task.role,
@@ -218,27 +216,27 @@ class Coordinator:
                 one.usage.model_dump(exclude_defaults=True),
                 one.ended - one.began if one.began and one.ended else 0,
                 one.attempt,
-                one.task.id in results,
+                one.is_result,
             ]
             page.append(row)
             size += 200
             if size > BATCH_BYTES:
                 break
-        return codec.pack_value([len(tasks), page])
+        return codec.pack_value([len(state.tasks), page])
 
     async def ended(self, run: str) -> bytes:
         """The packed ``RunEnded`` of a run that has ended."""
         state = self._find(run).state
-        entry = await self._blocking(self._journal.pick, run, [state.seq])
+        entry = await asyncio.to_thread(self._journal.pick, run, [state.seq])
         return entry[0].body
 
     async def put_blob(self, data: bytes) -> m.BlobRef:
         """Store content, durable on return."""
-        return await self._blocking(self._journal.put_blob, data)
+        return await asyncio.to_thread(self._journal.put_blob, data)
 
     async def get_blob(self, digest: str) -> bytes:
         """Read content."""
-        return await self._blocking(self._journal.get_blob, digest)
+        return await asyncio.to_thread(self._journal.get_blob, digest)
 
     def knows(self, run: str) -> bool:
         """Whether the run is in memory here."""
@@ -274,10 +272,7 @@ class Coordinator:
             if items:
                 await self._put(items)
             for item in items:
-                if (
-                    isinstance(item.message, m.TaskEnded)
-                    and link.at_work.get((item.run, item.message.task)) == item.message.attempt
-                ):
+                if isinstance(item.message, m.TaskEnded) and link.at_work.get((item.run, item.message.task)) == item.message.attempt:
                     del link.at_work[item.run, item.message.task]
             link.heard = now()
             taken = link.inbox.take(unpacked)
@@ -335,9 +330,6 @@ class Coordinator:
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
-    async def _blocking(self, call: Any, *args: Any) -> Any:
-        return await asyncio.to_thread(call, *args)
-
     async def _put(self, items: list[_Item]) -> None:
         """Queue messages and return when they are durable and acted on."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -374,7 +366,7 @@ class Coordinator:
                 self._fold(_Item(here.state.run, now(), dispatch, None), entries, decided)
         if entries:
             epochs = {entry.run: self._runs[entry.run].epoch for entry in entries}
-            await self._blocking(self._journal.append, entries, epochs)
+            await asyncio.to_thread(self._journal.append, entries, epochs)
         for here, message in decided:
             await self._act(here, message)
         for run in {entry.run for entry in entries}:
@@ -447,7 +439,7 @@ class Coordinator:
                 continue
             history: tuple[bytes, ...] = ()
             if me.steps:
-                picked = await self._blocking(self._journal.pick, state.run, [seq for seq, _ in me.steps])
+                picked = await asyncio.to_thread(self._journal.pick, state.run, [seq for seq, _ in me.steps])
                 history = tuple(entry.body for entry in picked)
             names = list(refs(me.task.input)) if isinstance(me.task.input, (dict, list, tuple)) else []
             assign = m.Assign(
@@ -521,7 +513,7 @@ class Coordinator:
             if not mine:
                 continue
             try:
-                for run, body in await self._blocking(self._journal.take, mine):
+                for run, body in await asyncio.to_thread(self._journal.take, mine):
                     message = codec.unpack(body)
                     if isinstance(message, m.CancelRequested):
                         await self._put([_Item(run, now(), message, body)])

@@ -1,18 +1,17 @@
 """A host carries many agents at once, each an asyncio task, and reports what they do over its link. No Ray here."""
 
 import asyncio
-import pickle
 import secrets
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
-import cloudpickle
 import structlog
 from agents.loop import work
-from agents.role import Role
 
 from agents.models.port import Model
+from agents.role import Role
+from orchestrator import code
+from orchestrator.code import Roles
 from orchestrator.link import Inbox, Outbox, now, open_parcel
 from orchestrator.observe.logs import get_logger
 from orchestrator.sides import CoordinatorSide
@@ -27,8 +26,6 @@ INLINE = 8_000
 """An output of more packed bytes than this goes to the blob store and travels by digest."""
 
 log = get_logger("host")
-
-Roles = Mapping[str, Role]
 
 
 class Models:
@@ -134,12 +131,7 @@ class Host:
         async with self._loading:
             if digest not in self._teams:
                 assert self._side is not None
-                code = await self._side.get_blob(digest)
-                try:
-                    self._teams[digest] = cloudpickle.loads(code)
-                except (pickle.UnpicklingError, ImportError, AttributeError, EOFError, TypeError) as error:
-                    message = f"the team's code can't be loaded here: {error}; install what it imports on every node"
-                    raise Failed(Failure(verdict=Verdict.CODE_ERROR, message=message)) from error
+                self._teams[digest] = code.unpack(await self._side.get_blob(digest))
             return self._teams[digest]
 
     @property
@@ -264,9 +256,7 @@ class _Agent:
             return None, Failure(verdict=Verdict.CODE_ERROR, message=str(error), retryable=error.retryable)
         except Exception as error:
             trace = traceback.format_exception(error)[-6:]
-            return None, Failure(
-                verdict=Verdict.CODE_ERROR, message=f"{type(error).__name__}: {error}", evidence=("".join(trace)[-4000:],)
-            )
+            return None, Failure(verdict=Verdict.CODE_ERROR, message=f"{type(error).__name__}: {error}", evidence=("".join(trace)[-4000:],))
 
     # the desk
 
@@ -293,7 +283,8 @@ class _Agent:
         self._left = tuple(left - want for left, want in zip(self._left, wanted, strict=True))  # type: ignore[assignment]
 
     async def _ask(self, message: m.LeaseAsked) -> m.Message:
-        future = self._answers["lease", message.ask] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[m.Message] = asyncio.get_running_loop().create_future()
+        self._answers["lease", message.ask] = future
         self.tell(message)
         return await future
 
@@ -312,7 +303,8 @@ class _Agent:
         await self.host.outbox.delivered(number)
 
     async def delegate(self, asked: m.SubtasksAsked) -> m.SubtasksEnded:
-        future = self._answers["subtasks", asked.step] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[m.Message] = asyncio.get_running_loop().create_future()
+        self._answers["subtasks", asked.step] = future
         self.tell(asked)
         answer = await future
         assert isinstance(answer, m.SubtasksEnded)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from orchestrator.code import Roles
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Host, Models, Roles
+from orchestrator.host import Host, Models
 from orchestrator.journal import open_journal
 from orchestrator.journal.port import Journal
 from orchestrator.scheduler import EVERY

@@ -80,11 +80,13 @@ class Outbox:
             try:
                 taken = await self._carry(batch.pack(), label)
             except LinkDown:
+                taken = 0
+            if taken > self._acked:
+                pause = 0.0
+                self._acknowledge(taken)
+            else:  # down, or not ready to take anything
                 pause = min(max(pause * 2, 0.02), 1.0)
                 await asyncio.sleep(pause)
-                continue
-            pause = 0.0
-            self._acknowledge(taken)
 
     async def _next(self) -> tuple[Batch, str]:
         parcels: list[Parcel] = []

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from agents.role import Role
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
+from agents.role import Role
 from protocols.failures import BadInput, Failed, Failure, Verdict
 from protocols.team import MERGE, MergeSpec
 
@@ -93,7 +93,7 @@ def best_of(scorer: Callable[[Any], float], fan_in: int = FAN_IN) -> Merge:
 
 
 def synthesise(role: Role, fan_in: int = 8) -> Merge:
-    """Results merged by a role of the team, whose input is a list: at most ``fan_in`` at a time, and its outputs again, until one is left."""
+    """Results merged by a role of the team, whose input is a list: ``fan_in`` at a time, and its outputs again, until one is left."""
     _check_fan_in(fan_in)
     return Merge(MergeSpec(kind="tree", role=role.name, fan_in=fan_in), role)
 

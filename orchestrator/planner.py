@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, get_type_hints
 
-from agents.role import Role
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
+from agents.role import Role
 from protocols.failures import BadInput, Failed, Failure, Verdict
 from protocols.plan import FROM, Plan, PlanAsk, problems, refs
 from protocols.team import PLANNER
@@ -55,9 +55,7 @@ def from_role(role: Role, roles: Mapping[str, Role], most_tasks: int) -> Role:
         return plan
 
     def prompt(ask: PlanAsk) -> str:
-        known = "\n".join(
-            f"- {name}: {one.instructions.splitlines()[0] if one.instructions else ''}" for name, one in roles.items()
-        )
+        known = "\n".join(f"- {name}: {one.instructions.splitlines()[0] if one.instructions else ''}" for name, one in roles.items())
         parts = [f"Goal: {ask.goal}", f"Roles that can do tasks:\n{known}"]
         if ask.failures:
             parts.append("These tasks failed:\n" + "\n".join(f"- {one}" for one in ask.failures))

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import cloudpickle
+
 from orchestrator.team import Team
 from protocols.failures import BadInput, CallboardError
 
@@ -73,6 +75,8 @@ def _from_file(where: str) -> tuple[ModuleType, str]:
     except BaseException as error:
         del sys.modules[name]
         raise _refused(where, error) from error
+    # hosts and a later resume must not need the file, nor find it changed: its code travels with the team
+    cloudpickle.register_pickle_by_value(module)
     return module, str(path)
 
 
@@ -84,11 +88,7 @@ def _from_module(where: str) -> tuple[ModuleType, str]:
         return importlib.import_module(where), where
     except ModuleNotFoundError as error:
         if error.name and (where == error.name or where.startswith(f"{error.name}.")):
-            hint = (
-                f"; for a file write {where}.py:team"
-                if Path(f"{where}.py").is_file()
-                else "; check its name and the folder you are in"
-            )
+            hint = f"; for a file write {where}.py:team" if Path(f"{where}.py").is_file() else "; check its name and the folder you are in"
             raise BadInput(f"there is no module {where!r}{hint}") from None
         raise _refused(where, error) from error
     except BaseException as error:

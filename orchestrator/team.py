@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from agents.role import Role, unmet
-
 from agents.models.port import Model
+from agents.role import Role, unmet
 from orchestrator.merge import Merge, collect, only
 from orchestrator.planner import check, from_function, from_role
 from protocols import ids
 from protocols.budget import UNLIMITED, Limits
 from protocols.failures import BadInput
 from protocols.plan import Plan, Task
-from protocols.team import MERGE, PLANNER, Strategy, TeamSpec
+from protocols.team import MERGE, PLANNER, TeamSpec
 
 if TYPE_CHECKING:
     from orchestrator.board import RunHandle, RunResult
@@ -50,9 +49,7 @@ class Team:
             if not isinstance(role, Role):
                 raise BadInput(f"team {self.name!r} has {role!r} among its roles; a role is made by Role(...) or @role")
             if role.name in (PLANNER, MERGE):
-                raise BadInput(
-                    f"a role of team {self.name!r} is called {role.name!r}, which is the framework's own; choose another name"
-                )
+                raise BadInput(f"a role of team {self.name!r} is called {role.name!r}, which is the framework's own; choose another name")
             if not ids.is_role_name(role.name):
                 raise BadInput(f"role name {role.name!r} is not allowed; use up to 50 lower-case letters, digits, _ and -")
         names = [role.name for role in self.roles]
@@ -60,9 +57,7 @@ class Team:
         if twice:
             raise BadInput(f"team {self.name!r} has two roles called {sorted(twice)[0]!r}; every role needs a name of its own")
         if self.planner is None and len(self.roles) > 1:
-            raise BadInput(
-                f"team {self.name!r} has {len(names)} roles and no planner; give it a function goal -> Plan, or a Plan"
-            )
+            raise BadInput(f"team {self.name!r} has {len(names)} roles and no planner; give it a function goal -> Plan, or a Plan")
         if isinstance(self.planner, Plan):
             wrong = check(self.planner, self._working, self.most_tasks)
             if wrong:
@@ -142,17 +137,18 @@ class Team:
 
     def unmet(self) -> list[str]:
         """What roles ask of their models that these can't do, one sentence each."""
-        from agents.models.registry import resolve
-
         found = []
         for role in self.cast.values():
             if role.model is None:
-                if role.strategy is not Strategy.FUNCTION:
-                    found.append(
-                        f"role {role.name!r} works by {role.strategy.value} and has no model; give it one, such as model='embedded'"
-                    )
+                if not role.is_function:
+                    found.append(f"role {role.name!r} works by {role.strategy} and has no model; give it one, such as model='embedded'")
                 continue
-            model = resolve(role.model) if isinstance(role.model, str) else role.model
+            if isinstance(role.model, str):
+                from agents.models.registry import resolve
+
+                model = resolve(role.model)
+            else:
+                model = role.model
             found += unmet(role, model.profile)
         return found
 

@@ -3,21 +3,18 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic_core import to_json
 
+from agents.picking import ANSWER, PICK
 from protocols.chat import FREE, Finish, ModelReply, ModelRequest, Need, Price, Profile, ToolCall
 from protocols.failures import BadInput, ModelError
+from protocols.trust import Origin
 
 EVERYTHING = Profile(can=frozenset(Need), context_tokens=128_000)
 """The default profile: a scripted model can do all that a role may need."""
-
-PICK = "pick a tool"
-"""The title of the schema by which the schema-tool mode asks a model without native tools for its next tool."""
-ANSWER = "answer"
-"""The label for going on to the answer, where a tool is picked."""
 
 Script = Callable[[ModelRequest], Any]
 
@@ -33,7 +30,7 @@ def call(tool: str, /, **arguments: Any) -> ToolCall:
 
 
 class ScriptedModel:
-    """Replies from a list, or from a function of the request (sync or async).
+    """Replies from a list, or from a function of the request (sync or ``async def``).
 
     A reply is text, a ``ModelReply``, a ``ToolCall`` or a list of them, an exception to raise, or any JSON or pydantic value
     (sent as JSON text). In a list, a conversation with *n* messages of the assistant gets reply *n* (from 0): so agents in
@@ -74,10 +71,10 @@ class ScriptedModel:
         script = self.script
         if callable(script):
             found = script(request)
-            if inspect.isawaitable(found):
-                found = await _awaited(found)
+            if inspect.iscoroutine(found):
+                found = await found
         else:
-            place = sum(message.role == "assistant" for message in request.messages)
+            place = [message.origin for message in request.messages if message.role == "assistant"].count(Origin.MODEL)
             if place >= len(script):
                 raise ModelError(f"the script of {self.id} has {len(script)} replies and was asked for number {place + 1}", charged=False)
             found = script[place]
@@ -86,9 +83,18 @@ class ScriptedModel:
             on_text(reply.text)
         if reply.input_tokens is None and self.counts_tokens:
             # The bound promises what is charged here; more would be an overspend.
-            written = min(sum(len(str(one.arguments)) for one in reply.tool_calls) + len(reply.text), 4 * request.max_output_tokens)
-            counted = {"input_tokens": _size(request), "output_tokens": -(-written // 4)}
-            reply = reply.model_copy(update=counted)
+            written = len(reply.text)
+            for one in reply.tool_calls:
+                written += len(str(one.arguments))
+            return ModelReply(
+                text=reply.text,
+                tool_calls=reply.tool_calls,
+                finish=reply.finish,
+                input_tokens=_size(request),
+                output_tokens=min(-(-written // 4), request.max_output_tokens) if reply.output_tokens is None else reply.output_tokens,
+                labels=reply.labels,
+                margins=reply.margins,
+            )
         return reply
 
     async def aclose(self) -> None:
@@ -98,14 +104,8 @@ class ScriptedModel:
         return f"ScriptedModel({self.id!r})"
 
 
-async def _awaited(found: Awaitable[Any]) -> Any:
-    return await found
-
-
 def _size(request: ModelRequest) -> int:
-    size = 0
-    for message in request.messages:
-        size += len(message.content)
+    size = sum([len(message.content) for message in request.messages])
     if request.choice is not None:
         size += sum(len(text) for text in request.choice.texts)
     return size // 4 + 1

@@ -10,7 +10,7 @@ from typing import Any
 from protocols.budget import MICROS_PER_UNIT, Limits
 from protocols.failures import BadInput
 
-_MONEY = re.compile(r"\$?(\d{1,12})(?:\.(\d*))?|\$?\.(\d+)")
+_MONEY = re.compile(r"\$?([0-9]{1,12})(?:\.([0-9]*))?|\$?\.([0-9]+)")
 _DECIMALS = 6
 
 

@@ -28,11 +28,8 @@ def cancel(run_id: str, store: str | None, reason: str, as_json: bool) -> int:
     """Stop a run. Tasks at work are stopped, what is done stays in the journal."""
     with options.opened(store) as journal:
         run = options.found(journal, run_id).run
-        if _ended(journal, run):
-            how = "had ended already"
-        else:
-            how = "was cancelled" if _asked(journal, run, reason) else ""
-    if not how:
+        how = "had ended already" if _ended(journal, run) else "was cancelled" if _asked(journal, run, reason) else None
+    if how is None:
         streams.note(f"nothing is working on {run}; closing it")
         asyncio.run(_abandon(run, store, reason))
         how = "was closed: nothing was working on it"

@@ -39,9 +39,7 @@ def found(journal: "Journal", text: str) -> "RunRow":
 
     rows = journal.runs()
     if not rows:
-        raise BadInput(
-            "this journal holds no runs yet; start one with `callboard run TARGET`, or name another journal with --store"
-        )
+        raise BadInput("this journal holds no runs yet; start one with `callboard run TARGET`, or name another journal with --store")
     if text == "last":
         return rows[0]
     exact = [row for row in rows if row.run == text]

@@ -26,7 +26,7 @@ MOST_FAILURES = 10
 @options.debug
 def runs(store: str | None, limit: int, as_json: bool) -> int:
     """List the newest runs."""
-    from orchestrator.observe.figures import duration, money, moment
+    from orchestrator.observe.figures import duration, moment, money
     from orchestrator.observe.history import glance
 
     with options.opened(store) as journal:
@@ -55,7 +55,7 @@ def runs(store: str | None, limit: int, as_json: bool) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="Show what a run came to.")
 @options.run_id
 @options.store
 @click.option("--output", "only_output", is_flag=True, help="Only the run's output, as `run` gave it.")

@@ -58,7 +58,7 @@ def run(
     TARGET is file.py:team or package.module:team; the name is `team` when it is left out. The output goes to standard output,
     everything else to standard error. Ctrl-C leaves the run as it is, to be resumed.
     """
-    from orchestrator.cli import amounts
+    from orchestrator.cli import amounts, modelling
 
     limits = amounts.budget(budget_usd, budget_tokens, budget_calls, timeout)
     goal = amounts.goal(goal_text, source)
@@ -66,6 +66,8 @@ def run(
         from orchestrator import target as targets
 
         team, place = targets.load(target)
+        own = [role.model for role in team.cast.values() if isinstance(role.model, str)]
+        modelling.have([model] * bool(own) if model else own)
 
         async def begin(board: "Board") -> "RunHandle":
             return await board.start(team, goal, user=user, budget=limits, model=model, target=place)
@@ -82,16 +84,23 @@ def run(
 @options.debug
 def resume(run_id: str, runtime: str, hosts: int, store: str | None, as_json: bool, quiet: bool) -> int:
     """Go on with a run that was interrupted. One that has ended gives its output again."""
+    from orchestrator.cli import modelling
+    from orchestrator.observe.history import History, unpacked
+    from protocols.messages import RunRequested
+
     with streams.kept() as out:
         with options.opened(store) as journal:
             row = options.found(journal, run_id)
             if row.ended:
                 from orchestrator.cli import report
-                from orchestrator.observe.history import History
 
                 streams.note(f"{row.run} has ended already; nothing of it is done again")
                 ended = report.of_history(journal, History(row.run).read(journal.read(row.run)))
                 return _give(ended, out, store, as_json, quiet)
+            [first] = journal.pick(row.run, [1])
+        request = unpacked(first)
+        if isinstance(request, RunRequested):
+            modelling.have([role.model for role in request.team.roles.values() if role.model])
 
         async def begin(board: "Board") -> "RunHandle":
             return await board.resume(row.run)

@@ -20,7 +20,7 @@ WIDTH = 160
 """Columns of a trace that is not written to a terminal."""
 
 
-@click.command()
+@click.command(short_help="Show every step of a run as a tree.")
 @options.run_id
 @options.store
 @click.option("--task", metavar="ID", help="Only this task and what it delegated.")
@@ -29,9 +29,7 @@ WIDTH = 160
 @click.option("--all", "everything", is_flag=True, help="Fold nothing.")
 @click.option("--json", "as_json", is_flag=True, help="All spans as one JSON object, named by OpenTelemetry's GenAI conventions.")
 @options.debug
-def trace(
-    run_id: str, store: str | None, task: str | None, slowest: int | None, full: bool, everything: bool, as_json: bool
-) -> int:
+def trace(run_id: str, store: str | None, task: str | None, slowest: int | None, full: bool, everything: bool, as_json: bool) -> int:
     """Show a run as a tree: tasks, turns, model and tool calls, with durations, tokens and money."""
     from orchestrator.observe.history import History
     from orchestrator.observe.outline import outline

@@ -34,9 +34,7 @@ def advance(row: RunRow | None, entries: Sequence[Entry], epoch: int | None) -> 
     ended = row.ended
     for due, entry in enumerate(entries, row.seq + 1):
         if entry.seq != due:
-            raise _never(
-                f"run {run} holds {row.seq} entries and {due} is due, not {entry.seq}: read the run back and go on from it"
-            )
+            raise _never(f"run {run} holds {row.seq} entries and {due} is due, not {entry.seq}: read the run back and go on from it")
         ended = _ENDS.get(entry.tag, ended)
     began = row.began if row.seq else entries[0].at
     return RunRow(run, row.epoch, row.seq + len(entries), began, entries[-1].at, ended)

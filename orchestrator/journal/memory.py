@@ -20,6 +20,7 @@ class MemoryJournal:
         self._rows: dict[str, RunRow] = {}  # in the order of their first claim
         self._entries: dict[str, list[Entry]] = {}
         self._blobs: dict[str, bytes] = {}
+        self._posts: list[tuple[str, bytes]] = []
 
     def claim(self, run: str) -> int:
         """See ``Journal.claim``."""
@@ -70,6 +71,18 @@ class MemoryJournal:
         if data is None:
             raise StorageError(f"no blob {digest} is in this journal in memory; it was never stored here")
         return data
+
+    def post(self, run: str, body: bytes) -> None:
+        """See ``Journal.post``."""
+        with self._held():
+            self._posts.append((run, body))
+
+    def take(self, runs: Sequence[str]) -> list[tuple[str, bytes]]:
+        """See ``Journal.take``."""
+        with self._held():
+            mine = [post for post in self._posts if post[0] in runs]
+            self._posts = [post for post in self._posts if post[0] not in runs]
+        return mine
 
     def close(self) -> None:
         """Forget everything; later calls raise ``StorageError``."""

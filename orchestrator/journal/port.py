@@ -62,6 +62,14 @@ class Journal(Protocol):
         """The content with this digest; raises ``StorageError`` when it is not there or does not match its digest."""
         ...
 
+    def post(self, run: str, body: bytes) -> None:
+        """Leave a packed message for the coordinator that works on ``run``: how another process asks it for something."""
+        ...
+
+    def take(self, runs: Sequence[str]) -> list[tuple[str, bytes]]:
+        """Take away what was left for these runs, oldest first, as (run, packed message)."""
+        ...
+
     def close(self) -> None:
         """Release files and connections."""
         ...

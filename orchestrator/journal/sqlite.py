@@ -32,6 +32,7 @@ _SCHEMA = (
     # id = run number << 32 | seq: the run's name is stored once, and one tree holds a run's entries side by side, in order
     "CREATE TABLE entries (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, tag TEXT NOT NULL, body BLOB NOT NULL)",
     "CREATE TABLE blobs (number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, data BLOB NOT NULL)",
+    "CREATE TABLE posts (number INTEGER PRIMARY KEY, run TEXT NOT NULL, body BLOB NOT NULL)",
 )
 _ROW = "number, run, epoch, seq, began, last, ended"
 _OPENING = Lock()  # see _create
@@ -146,6 +147,21 @@ class SqliteJournal:
             raise StorageError(f"{self.path}: blob {digest} is damaged; restore a copy of the file")
         return data
 
+    def post(self, run: str, body: bytes) -> None:
+        """See ``Journal.post``."""
+        with self._writing() as db:
+            db.execute("INSERT INTO posts (run, body) VALUES (?, ?)", (run, body))
+
+    def take(self, runs: Sequence[str]) -> list[tuple[str, bytes]]:
+        """See ``Journal.take``."""
+        with self._reading() as db:
+            found = db.execute("SELECT number, run, body FROM posts ORDER BY number").fetchall()
+        mine = [row for row in found if row[1] in runs]
+        if mine:
+            with self._writing() as db:
+                db.executemany("DELETE FROM posts WHERE number = ?", [(number,) for number, _, _ in mine])
+        return [(run, body) for _, run, body in mine]
+
     def close(self) -> None:
         """See ``Journal.close``. Later calls raise ``StorageError``."""
         with self._write_lock, self._read_lock, self._explained():
@@ -228,7 +244,8 @@ def _key(digest: str) -> bytes:
 
 
 def _row(found: Any) -> RunRow:
-    return RunRow(*found[1:6], bool(found[6]))
+    _, run, epoch, seq, began, last, ended = found
+    return RunRow(run, epoch, seq, began, last, bool(ended))
 
 
 def _find(db: sqlite3.Connection, run: str) -> tuple[int, RunRow | None]:

@@ -56,9 +56,7 @@ class Outline:
         return found
 
 
-def outline(
-    tasks: Iterable[TaskSummary], *, only: str | None = None, slowest: int | None = None, everything: bool = False
-) -> Outline:
+def outline(tasks: Iterable[TaskSummary], *, only: str | None = None, slowest: int | None = None, everything: bool = False) -> Outline:
     """What to show of ``tasks``: all but what is too alike, or task ``only`` and what it delegated, or the ``slowest`` few.
 
     Raises ``BadInput`` when there is no task ``only``.

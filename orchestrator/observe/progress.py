@@ -41,9 +41,7 @@ class Progress:
         self._partial: tuple[str, str] = ("", "")
         self._failures: tuple[str, ...] = ()
         self._spinner = Spinner("dots")
-        self._live = (
-            Live(get_renderable=self._panel, console=shown, transient=True, refresh_per_second=5) if _alive(shown) else None
-        )
+        self._live = Live(get_renderable=self._panel, console=shown, transient=True, refresh_per_second=5) if _alive(shown) else None
 
     def __enter__(self) -> "Progress":
         if self._live:

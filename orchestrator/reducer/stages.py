@@ -148,6 +148,4 @@ def _first_failure(state: RunState) -> Failure | None:
 def _end(state: RunState, status: m.Status, failure: Failure | None, output: m.Value | None = None) -> m.RunEnded:
     state.closing = True
     done = sum(state.tasks[name].phase is Phase.DONE for name in state.plan)
-    return m.RunEnded(
-        status=status, output=output, failure=failure, usage=state.spent(), succeeded=done, failed=len(state.plan) - done
-    )
+    return m.RunEnded(status=status, output=output, failure=failure, usage=state.spent(), succeeded=done, failed=len(state.plan) - done)

@@ -76,6 +76,11 @@ class TaskState:
         return self.phase < Phase.DONE
 
     @property
+    def is_result(self) -> bool:
+        """Whether its output is one of the run's results: it succeeded, and no other task of the plan takes it."""
+        return self.kind is Kind.WORK and self.phase is Phase.DONE and not self.taken
+
+    @property
     def at_work(self) -> bool:
         """Whether a host has it."""
         return self.phase is Phase.RUNNING or self.phase is Phase.PARKED
@@ -124,9 +129,7 @@ class RunState:
     def spent(self) -> Usage:
         """What the run has used so far."""
         used = self.usage
-        return Usage(
-            input_tokens=used[0], output_tokens=used[1], micros=used[2], model_calls=used[3], tool_calls=used[4], turns=used[5]
-        )
+        return Usage(input_tokens=used[0], output_tokens=used[1], micros=used[2], model_calls=used[3], tool_calls=used[4], turns=used[5])
 
     def account(self, state: TaskState) -> str:
         """The ledger account of a task, opened on first use together with those above it."""
@@ -140,14 +143,12 @@ class RunState:
     def limited(self, state: TaskState) -> bool:
         """Whether the task must reserve before it calls."""
         return self.ledger.limited or (
-            (state.parent is not None or self.request.team.roles[state.task.role].delegates)
-            and self.ledger.limits_of(self.account(state))
+            (state.parent is not None or self.request.team.roles[state.task.role].delegates) and self.ledger.limits_of(self.account(state))
         )
 
     def results(self) -> list[TaskState]:
         """The tasks whose outputs are the run's results, in plan order: those that succeeded and that no other task takes."""
-        found = (self.tasks[name] for name in self.plan)
-        return [state for state in found if state.phase is Phase.DONE and not state.taken]
+        return [state for name in self.plan if (state := self.tasks[name]).is_result]
 
     def failures(self) -> Iterator[TaskState]:
         """The tasks of the newest plan that failed."""

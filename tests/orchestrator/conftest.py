@@ -119,9 +119,7 @@ def tell_everything(story: Story) -> Story:
     story.give("merge/1/0").end("merge/1/0", "# Report\nall of it")
     usage = Usage(input_tokens=500, output_tokens=100, micros=150, model_calls=5, tool_calls=1, turns=5)
     output = m.Value(inline="# Report\nall of it")
-    return story.say(
-        m.RunEnded(status=m.Status.PARTIAL, output=output, failure=BROKEN, usage=usage, succeeded=2, failed=2)
-    )
+    return story.say(m.RunEnded(status=m.Status.PARTIAL, output=output, failure=BROKEN, usage=usage, succeeded=2, failed=2))
 
 
 def tell_fan_out(story: Story, size: int) -> Story:

@@ -30,7 +30,8 @@ def test_a_fan_of_tasks_ends_done_with_every_result_in_plan_order() -> None:
 
 
 def test_a_task_starts_only_after_what_it_needs_and_gets_its_output() -> None:
-    plan = Plan(tasks=(Task(id="b", role="worker", input={"x": ref("a")}), Task(id="a", role="worker"), Task(id="c", role="worker", after=("b",))))
+    tasks = (Task(id="b", role="worker", input={"x": ref("a")}), Task(id="a", role="worker"), Task(id="c", role="worker", after=("b",)))
+    plan = Plan(tasks=tasks)
     sim = Simulation(request(plan))
     assert [one.task for one in sim.dispatch()] == ["a"]
     sim.finish("a", 1)

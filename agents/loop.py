@@ -1,0 +1,128 @@
+"""The loop: one role's work on one input, from JSON to JSON."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from agents.at_work import Label, Outcome
+from agents.attempt import Attempt
+from agents.context import Conversation
+from agents.desk import Desk, LocalDesk
+from agents.guards import failed
+from agents.models.port import Model
+from agents.role import Role, unmet
+from agents.strategies import STRATEGIES
+from agents.turn import Form, asked, choose
+from agents.typed import Shape
+from protocols.budget import Limits
+from protocols.chat import Option
+from protocols.failures import BadInput, CallboardError, Failed, Failure, Verdict
+from protocols.messages import Message, TaskEnded, Value
+from protocols.plan import Task
+from protocols.team import Strategy
+from protocols.trust import Origin
+
+
+async def work(role: Role, input_json: Any, desk: Desk, model: Model | None = None, *, origin: Origin = Origin.USER) -> Any:
+    """Work on one task: the output as JSON. Raises ``Failed`` with the verdict for everything that goes wrong.
+
+    ``model`` is needed by every role but those that are plain functions. An input whose ``origin`` is not trusted is shown to
+    the model as material, never as a user's words. The caller reports the end (``TaskEnded``); everything before it is told to ``desk``.
+    """
+    try:
+        value = role.read_input(input_json)
+    except BadInput as error:
+        raise failed(Verdict.PLAN, str(error)) from None
+    assert isinstance(role.strategy, Strategy)
+    if model is None and not role.is_function and role.strategy is not Strategy.SEQUENTIAL:
+        raise BadInput(f"role {role.name!r} has the {role.strategy} strategy and needs a model; give it model=, like model='embedded'")
+    at = Attempt(role, desk, model)
+    at.counter = Help(at, origin)
+    seconds = role.limits.seconds if role.limits else None
+    try:
+        if seconds is None:
+            return role.dump_output(await STRATEGIES[role.strategy](at, value, origin))
+        async with asyncio.timeout(seconds) as at.clock:
+            return role.dump_output(await STRATEGIES[role.strategy](at, value, origin))
+    except TimeoutError:
+        message = f"role {role.name!r} did not end in the {seconds:g} s of its limits; raise limits=seconds, or split its task"
+        raise failed(Verdict.DEADLINE, message) from None
+    except Failed:
+        raise
+    except CallboardError as error:
+        raise failed(Verdict.CODE_ERROR, f"role {role.name!r}: {error}", retryable=error.retryable) from error
+
+
+class Help:
+    """What a ``Context`` asks of the attempt that it belongs to."""
+
+    __slots__ = ("_at", "_origin")
+
+    def __init__(self, at: Attempt, origin: Origin) -> None:
+        self._at, self._origin = at, origin
+
+    async def choose(self, texts: Sequence[str], options: Mapping[str, str], baseline: Sequence[str]) -> list[Label]:
+        """Labels for texts; see ``Context.choose``."""
+        if not options:
+            raise BadInput("a choice needs options; give a mapping of label to description")
+        listed = [Option(label=label, description=description) for label, description in options.items()]
+        found = await choose(self._at, texts, listed, baseline, self._at.role.instructions, turn=False)
+        return [Label(*one) for one in found]
+
+    async def ask(self, prompt: str, output: Any, instructions: str) -> Any:
+        """A typed answer; see ``Context.ask``."""
+        at, shape = self._at, Shape(output)
+        talk = Conversation(instructions, prompt, self._origin)
+        form = Form.of(at.role, (), None if shape.is_text else shape.schema)
+        return await asked(at, talk, shape, form, turn=False, alone=True)
+
+    async def delegate(self, tasks: Sequence[Task], step: int | None) -> list[Outcome]:
+        """Outcomes of subtasks; see ``Context.delegate``."""
+        return await self._at.delegate(tasks, step)
+
+    def partial(self, text: str) -> None:
+        """Pass on a piece of output."""
+        self._at.desk.partial(text)
+
+
+async def steps(
+    role: Role, input: Any, model: Model | str | None = None, *, limits: Limits | None = None, task: str = "task"
+) -> AsyncIterator[Message]:
+    """Work on one task alone in this process, with no Ray: each message as it is told, and at last ``TaskEnded``.
+
+    ``model`` (or its id) stands in for the role's own; ``limits`` are a budget on top of the role's limits. Raises ``BadInput`` when the
+    role cannot work with the model; a failure of the work itself is in ``TaskEnded``.
+    """
+    model = await _model_for(role, model)
+    told: asyncio.Queue[Message | None] = asyncio.Queue()
+    desk = LocalDesk(task=task, limits=limits or Limits(), on_message=told.put_nowait)
+    began = desk.now()
+    working = asyncio.create_task(work(role, input, desk, model))
+    working.add_done_callback(lambda _: told.put_nowait(None))
+    try:
+        while (message := await told.get()) is not None:
+            yield message
+        output, failure = None, None
+        try:
+            output = Value(inline=working.result())
+        except Failed as error:
+            failure = error.failure
+        except asyncio.CancelledError:
+            failure = Failure(verdict=Verdict.CANCELLED, message="the work was cancelled")
+        yield TaskEnded(task=task, attempt=1, output=output, failure=failure, usage=desk.usage, began=began, ended=desk.now())
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def _model_for(role: Role, model: Model | str | None) -> Model | None:
+    found = role.model if model is None else model
+    if isinstance(found, str):
+        from agents.models.registry import resolve
+
+        found = resolve(found)
+    if found is not None:
+        lacking = unmet(role, found.profile)
+        if lacking:
+            raise BadInput(" ".join(lacking))
+    return found

@@ -1,0 +1,193 @@
+"""The four strategies: how a role works on a task, over one shared turn."""
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.attempt import Attempt, Ran
+from agents.context import Conversation
+from agents.guards import failed
+from agents.turn import Answer, Form, answer_text, asked, choose, converse, turn, values_of
+from agents.typed import Shape
+from protocols.chat import Need, ToolCall
+from protocols.failures import CallboardError, Verdict
+from protocols.team import Strategy
+from protocols.trust import Origin
+
+MOST_STEPS = 50
+"""A plan of the sequential strategy is carried out for at most so many steps, whoever planned them."""
+
+
+class Observation(NamedTuple):
+    """A step of the sequential strategy that was carried out: the text or tool call, and what came of it."""
+
+    step: str | ToolCall
+    result: str
+
+
+class Steps(BaseModel):
+    """What remains to be done, in order; empty when the goal is reached."""
+
+    model_config = ConfigDict(extra="forbid")
+    steps: list[str] = Field(max_length=20)
+
+
+STEPS = Shape(Steps)
+
+
+async def function(at: Attempt, value: Any, origin: Origin) -> Any:
+    """Deterministic Python: the role's own function. What it raises is a failure (code error); ``Failed`` passes as it is."""
+    role = at.role
+    run = role.run
+    assert run is not None
+    named = {} if role.run_context is None else {role.run_context: at.context()}
+    try:
+        if role.run_is_async:
+            return await run(value, **named)
+        found = await asyncio.to_thread(run, value, **named)
+        return await found if inspect.isawaitable(found) else found
+    except CallboardError:
+        raise
+    except Exception as error:
+        where = "".join(traceback.format_exception(error)[-3:])[-2_000:]
+        message = f"role {role.name!r} raised {type(error).__name__}: {error}"
+        raise failed(Verdict.CODE_ERROR, message, where, retryable=isinstance(error, OSError)) from error
+
+
+async def single(at: Attempt, value: Any, origin: Origin) -> Any:
+    """One model call, its tool calls executed, a typed result.
+
+    Without tool calls the reply is the answer. Else the results are, when they fit the output type: the only one, all of them as a
+    list, or the last. When none fits, one more call without tools asks for the answer. Wrong calls are corrected
+    first; a tool that fails ends the task (tool error), because there is no second chance.
+    """
+    talk = _open(at, value, origin)
+    if not at.role.toolbox:
+        return await _answered(at, talk, value)
+    answer = Answer(at.role.output_shape)
+    while True:
+        made = await turn(at, talk, [], reuse_failed=False)
+        if not made.results:
+            if answer.read(talk, made.text):
+                return answer.value
+            continue
+        broken = next((one for one in made.results if one.failure is not None and not one.refused), None)
+        if broken is not None and broken.failure is not None:
+            raise failed(Verdict.TOOL_ERROR, broken.content, retryable=broken.failure.retryable)
+        if not any(one.refused for one in made.results):
+            break
+    values = values_of(at.role, made.results)
+    candidates = values if len(values) == 1 else [values, values[-1]] if values else []
+    for one in candidates:
+        if at.role.output_shape.fits(one):
+            return at.role.output_shape.read(one)
+    return await _answered(at, talk, value, made.results)
+
+
+async def react(at: Attempt, value: Any, origin: Origin) -> Any:
+    """Reason and act by turns: tool calls are made and observed until the model answers, within the role's limits."""
+    talk = _open(at, value, origin)
+    if not at.role.toolbox:
+        return await _answered(at, talk, value)
+    answer, results = Answer(at.role.output_shape), list[Ran]()
+    while True:
+        made = await turn(at, talk, results)
+        results += made.results
+        if not made.results and answer.read(talk, made.text):
+            return answer.value
+
+
+async def sequential(at: Attempt, value: Any, origin: Origin) -> Any:
+    """Plan, carry out the first step, observe, update the plan, repeat; then answer.
+
+    The plan is the role's rule or the model's. A step in words is one turn of the model with the role's tools; a step that is
+    a ``ToolCall`` is made as it is. After a rule's plan the last result is the answer, if it fits, unless a model can write text.
+    """
+    role = at.role
+    talk = _open(at, value, origin)
+    seen, results = list[Observation](), list[Ran]()
+    steps = await _plan(at, talk, value, seen)
+    while steps:
+        if len(seen) == MOST_STEPS:
+            raise failed(Verdict.TURNS, f"the plan of role {role.name!r} was not done after {MOST_STEPS} steps; let plan= end sooner")
+        made = await _carry_out(at, talk, steps[0])
+        results += made
+        shown = "\n".join(one.content for one in made) if made else talk.messages[-1].content
+        seen.append(Observation(steps[0], shown))
+        steps = await _plan(at, talk, value, seen)
+    if role.plan is not None and not (role.output_shape.is_text and _writes(at)):
+        for one in reversed(values_of(role, results)):
+            if role.output_shape.fits(one):
+                return role.output_shape.read(one)
+    return await _answered(at, talk, value, results)
+
+
+async def _plan(at: Attempt, talk: Conversation, value: Any, seen: Sequence[Observation]) -> Sequence[str | ToolCall]:
+    """The steps that remain."""
+    rule = at.role.plan
+    if rule is not None:
+        if len(inspect.signature(rule).parameters) > 1:
+            return list(rule(value, list(seen)))
+        return list(rule(value))[len(seen) :]
+    if seen:
+        note = "Update the plan: which steps remain, now that you know the results? Give none when the goal is reached."
+    else:
+        note = "Make a plan: the few steps that reach the goal, each one thing to do with your tools. Do not carry them out yet."
+    known = ", ".join(at.role.toolbox) or "none"
+    plan: Steps = await asked(at, talk, STEPS, Form.of(at.role, (), STEPS.schema), note=f"{note} Tools: {known}.")
+    return plan.steps
+
+
+async def _carry_out(at: Attempt, talk: Conversation, step: str | ToolCall) -> list[Ran]:
+    if isinstance(step, ToolCall):
+        call = ToolCall(id=step.id or f"step-{len(talk.messages)}", name=step.name, arguments=step.arguments)
+        talk.called(call, Origin.SYSTEM)
+        (ran,) = await at.run_tools([call])
+        talk.resulted(call, ran.content)
+        return [ran]
+    talk.note(f"Carry out this step, and only this: {step}")
+    if at.role.toolbox:
+        return (await turn(at, talk, [], final=False)).results
+    reply = await converse(at, talk, Form.of(at.role))
+    talk.replied(reply.text)
+    return []
+
+
+async def _answered(at: Attempt, talk: Conversation, value: Any, results: Sequence[Ran] = ()) -> Any:
+    """The typed answer, with no more tools."""
+    role = at.role
+    if role.choice_options and not results and not role.toolbox:
+        texts = list(value) if role.output_shape.labels is None else [role.prompt_for(value)]
+        labels = role.output_shape.labels or role.output_shape.item_labels or {}
+        if not texts:
+            return []
+        found = await choose(at, texts, role.choice_options, role.baseline, role.instructions, turn=True)
+        values = [labels[label] for label, _ in found]
+        return role.output_shape.read(values if role.output_shape.labels is None else values[0])
+    answer = Answer(role.output_shape)
+    while not answer.read(talk, await answer_text(at, talk, results)):
+        continue
+    return answer.value
+
+
+def _open(at: Attempt, value: Any, origin: Origin) -> Conversation:
+    return Conversation(at.role.instructions, at.role.prompt_for(value), origin)
+
+
+def _writes(at: Attempt) -> bool:
+    return at.model is not None and Need.TEXT in at.model.profile.can
+
+
+Work = Callable[[Attempt, Any, Origin], Awaitable[Any]]
+
+STRATEGIES: dict[Strategy, Work] = {
+    Strategy.FUNCTION: function,
+    Strategy.SINGLE: single,
+    Strategy.REACT: react,
+    Strategy.SEQUENTIAL: sequential,
+}
+"""How each strategy works."""

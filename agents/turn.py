@@ -1,0 +1,290 @@
+"""The shared turn: one model call and its tool calls, native or in schema-tool mode, and answers that fit their type."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from pydantic_core import to_json
+
+from agents.attempt import Attempt, Ran
+from agents.context import BYTES_A_TOKEN, Conversation
+from agents.guards import MOST_REPAIRS, failed
+from agents.picking import ANSWER, pick_choice, pick_note, pick_schema, picked
+from agents.role import Role
+from agents.tool import Tool
+from agents.typed import Shape
+from protocols.chat import ChatMessage, Choice, Finish, ModelReply, ModelRequest, Need, Option, ToolCall, ToolSpec
+from protocols.failures import BadInput, Verdict
+from protocols.trust import Origin
+
+LABELS_A_CALL = 20
+"""Without log-probabilities, so many texts are labelled in one call."""
+
+
+class Form(NamedTuple):
+    """All of a request besides its messages: what may be called, what must be fitted, and a digest of both."""
+
+    tools: tuple[ToolSpec, ...]
+    schema: dict[str, Any] | None
+    mark: bytes
+    tokens: int
+
+    @classmethod
+    def of(cls, role: Role, tools: Sequence[Tool] = (), schema: dict[str, Any] | None = None) -> "Form":
+        """The form of a role's requests with these tools and this schema."""
+        specs = tuple(one.spec for one in tools)
+        shown = to_json([[spec.model_dump() for spec in specs], schema])
+        mark = hashlib.sha256(shown + f"{role.max_output_tokens} {role.temperature!r}".encode()).digest()
+        return cls(specs, schema, mark, len(shown) // BYTES_A_TOKEN)
+
+
+class Turn(NamedTuple):
+    """What a turn gave: results of tool calls, or, when there are none, the text of an answer."""
+
+    results: list[Ran]
+    text: str = ""
+
+
+_forms: WeakKeyDictionary[Role, dict[str, Form]] = WeakKeyDictionary()
+
+
+def native_form(role: Role, *, schema: bool) -> Form:
+    """The form of native turns with all of the role's tools; shared by all agents of the role."""
+    known = _forms.setdefault(role, {})
+    name = f"native {schema}"
+    if name not in known:
+        known[name] = Form.of(role, tuple(role.toolbox.values()), role.output_shape.schema if schema else None)
+    return known[name]
+
+
+def answer_form(role: Role) -> Form:
+    """The form of an answer without tools."""
+    known = _forms.setdefault(role, {})
+    if "answer" not in known:
+        known["answer"] = Form.of(role, (), None if role.output_shape.is_text else role.output_shape.schema)
+    return known["answer"]
+
+
+async def converse(at: Attempt, talk: Conversation, form: Form, *, note: str = "", turn: bool = True, alone: bool = False) -> ModelReply:
+    """One model call on the conversation; ``note`` is asked after it and not kept in it.
+
+    A reply that was cut off at ``max_output_tokens`` is told to the model once in a task, and asked for again.
+    """
+    role, model = at.role, at.the_model()
+    context = model.profile.context_tokens
+    asked = (ChatMessage(role="user", content=note, origin=Origin.SYSTEM),) if note else ()
+    room = context - role.max_output_tokens - form.tokens - len(note) // BYTES_A_TOKEN
+    live = at.desk.partial if role.output_shape.is_text and not alone else None
+    while True:
+        request = ModelRequest(
+            messages=talk.fitted(room) + asked,
+            tools=form.tools,
+            output_schema=form.schema,
+            max_output_tokens=role.max_output_tokens,
+            temperature=role.temperature,
+        )
+        digest = talk.digest(form.mark + f"{model.id} {context} {note}".encode())
+        reply = await at.complete(request, digest, talk.take_fresh() + asked, turn=turn, on_text=live, alone=alone)
+        if reply.finish is Finish.REFUSED:
+            raise failed(Verdict.REFUSED, f"model {model.id} refused: {reply.text[:300] or 'it gave no reason'}")
+        if reply.finish is not Finish.LENGTH:
+            return reply
+        at.lengths += 1
+        if at.lengths > 1:
+            message = f"its reply was cut off at {role.max_output_tokens} tokens twice; raise max_output_tokens, or ask for less"
+            raise failed(Verdict.SCHEMA, message, reply.text[-300:])
+        talk.replied(reply.text)
+        talk.note(f"Your reply was cut off at {role.max_output_tokens} tokens. Say it again, shorter.")
+
+
+async def turn(at: Attempt, talk: Conversation, results: Sequence[Ran], *, reuse_failed: bool = True, final: bool = True) -> Turn:
+    """One turn with the role's tools; ``results`` are those of the turns before it.
+
+    The text of a ``final`` turn is an answer of the role's output type; that of another is free.
+    """
+    can = at.the_model().profile.can
+    if Need.NATIVE_TOOLS in can:
+        shape = at.role.output_shape
+        form = native_form(at.role, schema=final and not shape.is_text and Need.JSON_SCHEMA in can)
+        reply = await converse(at, talk, form)
+        talk.replied(reply.text, reply.tool_calls)
+        if not reply.tool_calls:
+            return Turn([], reply.text)
+        ran = await at.run_tools(reply.tool_calls, reuse_failed=reuse_failed)
+    else:
+        call = await _next_call(at, talk, results)
+        if call is None:
+            if final:
+                return Turn([], await answer_text(at, talk, results))
+            reply = await converse(at, talk, Form.of(at.role))
+            talk.replied(reply.text)
+            return Turn([], reply.text)
+        talk.called(call, Origin.MODEL)
+        ran = await at.run_tools([call], reuse_failed=reuse_failed)
+    for one in ran:
+        talk.resulted(one.call, one.content)
+    return Turn(ran)
+
+
+async def _next_call(at: Attempt, talk: Conversation, results: Sequence[Ran]) -> ToolCall | None:
+    """Schema-tool mode: which tool, then its arguments under their schema. ``None`` is the answer's turn.
+
+    Whether enough is known is asked only of models that can plan; for others it is a rule: the role's ``done``, or one result.
+    """
+    role, can = at.role, at.the_model().profile.can
+    tools = list(role.toolbox.values())
+    may_answer = Need.PLANNING in can and role.done is None
+    if not may_answer:
+        values = values_of(role, results)
+        if role.done(values) if role.done is not None else values:
+            return None
+    name: str | None = tools[0].name
+    if len(tools) > 1 or may_answer:
+        if Need.LOG_PROBABILITIES in can:
+            choice = pick_choice(talk.outline(), tools, may_answer=may_answer)
+            name = (await _score(at, choice, talk))[0][0]
+        else:
+            form = Form.of(role, (), pick_schema(tools, may_answer=may_answer))
+            reply = await converse(at, talk, form, note=pick_note(tools, may_answer=may_answer))
+            name = picked(reply.text)
+    if name == ANSWER and may_answer:
+        return None
+    call_id = f"call-{len(talk.messages)}"
+    tool = role.toolbox.get(name or "")
+    if tool is None or not tool.spec.parameters["properties"]:
+        return ToolCall(id=call_id, name=name or "(none)", arguments={})
+    note = f"Give the arguments of {tool.name} as JSON. {tool.name}: {tool.description}"
+    reply = await converse(at, talk, Form.of(role, (), tool.spec.parameters), note=note, turn=False)
+    try:
+        arguments = Shape(dict[str, Any]).read_text(reply.text)
+    except BadInput:
+        arguments = reply.text
+    return ToolCall(id=call_id, name=tool.name, arguments=arguments)
+
+
+def values_of(role: Role, results: Sequence[Ran]) -> list[Any]:
+    """The JSON values of the results that did not fail and were not cut."""
+    found = []
+    for one in results:
+        if one.failure is None:
+            try:
+                found.append(role.toolbox[one.call.name].read_result(one.content))
+            except ValueError:
+                continue
+    return found
+
+
+async def answer_text(at: Attempt, talk: Conversation, results: Sequence[Ran] = ()) -> str:
+    """The answer without tools, as text for ``Answer.read``: a scored choice, a result that is the answer already, or a reply."""
+    role, can = at.role, at.the_model().profile.can
+    if role.output_shape.labels and role.choice_options and Need.LOG_PROBABILITIES in can:
+        choice = Choice(texts=(talk.outline(),), options=role.choice_options, baseline=tuple(role.baseline))
+        text = (await _score(at, choice, talk))[0][0]
+        talk.replied(text)
+        return text
+    if Need.PLANNING not in can or (role.output_shape.is_text and Need.TEXT not in can):
+        for value in reversed(values_of(role, results)):
+            if role.output_shape.fits(value):
+                return value if role.output_shape.is_text else to_json(value).decode()
+    reply = await converse(at, talk, answer_form(role))
+    talk.replied(reply.text)
+    return reply.text
+
+
+class Answer:
+    """Reads answers strictly as one type; what does not fit goes back to the model with the reasons, a bounded number of times."""
+
+    __slots__ = ("_repairs", "_shape", "value")
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape, self._repairs = shape, 0
+        self.value: Any = None
+
+    def read(self, talk: Conversation, text: str) -> bool:
+        """Whether ``text`` fits: then ``value`` is set. Raises ``Failed`` (schema) when it was sent back too often."""
+        try:
+            if not text.strip():
+                raise BadInput("the reply was empty")
+            self.value = self._shape.read_text(text)
+            return True
+        except BadInput as error:
+            why = str(error)
+        self._repairs += 1
+        if self._repairs > MOST_REPAIRS:
+            raise failed(Verdict.SCHEMA, f"its answer never fitted: {why}", text[:500])
+        labels = self._shape.labels
+        wanted = f"one of: {', '.join(labels)}" if labels else "nothing but the corrected answer"
+        talk.note(f"Your answer does not fit: {why}. Reply with {wanted}.")
+        return False
+
+
+async def asked(
+    at: Attempt, talk: Conversation, shape: Shape, form: Form, *, note: str = "", turn: bool = True, alone: bool = False
+) -> Any:
+    """A typed answer of the model to the conversation, repaired within bounds."""
+    answer = Answer(shape)
+    while True:
+        reply = await converse(at, talk, form, note=note, turn=turn, alone=alone)
+        talk.replied(reply.text)
+        if answer.read(talk, reply.text):
+            return answer.value
+
+
+async def choose(
+    at: Attempt, texts: Sequence[str], options: Sequence[Option], baseline: Sequence[str], instructions: str, *, turn: bool
+) -> list[tuple[str, float]]:
+    """A label and its margin for each text: scored in one batch, or written under a schema, ``LABELS_A_CALL`` texts a call."""
+    if Need.LOG_PROBABILITIES in at.the_model().profile.can:
+        choice = Choice(texts=tuple(texts), options=tuple(options), baseline=tuple(baseline))
+        return await _score(at, choice, None, turn=turn)
+    labels = [one.label for one in options]
+    described = "\n".join(f"- {one.label}: {one.description}" for one in options)
+    found: list[tuple[str, float]] = []
+    for start in range(0, len(texts), LABELS_A_CALL):
+        some = texts[start : start + LABELS_A_CALL]
+        names = [str(number) for number in range(1, len(some) + 1)]
+        schema = {
+            "type": "object",
+            "properties": {name: {"type": "string", "enum": labels} for name in names},
+            "required": names,
+            "additionalProperties": False,
+        }
+        told = f"{instructions}\n\nLabel each numbered text. The labels are:\n{described}".strip()
+        talk = Conversation(told, "\n\n".join(f"[{name}] {text}" for name, text in zip(names, some, strict=True)))
+        answer = Answer(Shape(dict[str, str]))
+        while True:
+            reply = await converse(at, talk, Form.of(at.role, (), schema), turn=turn, alone=True)
+            talk.replied(reply.text)
+            if answer.read(talk, _checked_labels(reply.text, names, labels)):
+                break
+        found += [(answer.value[name], 0.0) for name in names]
+    return found
+
+
+def _checked_labels(text: str, names: list[str], labels: list[str]) -> str:
+    try:
+        given = Shape(dict[str, str]).read_text(text)
+    except BadInput:
+        return text
+    fits = list(given) == names or set(given) == set(names)
+    return text if fits and set(given.values()) <= set(labels) else ""
+
+
+async def _score(at: Attempt, choice: Choice, talk: Conversation | None, *, turn: bool = True) -> list[tuple[str, float]]:
+    """A scored choice. On a conversation it is one of its turns; else the texts are told, for no other entry holds them."""
+    model = at.the_model()
+    digest = hashlib.sha256(choice.model_dump_json().encode() + model.id.encode())
+    if talk is None:
+        messages: tuple[ChatMessage, ...] = ()
+        said = tuple(ChatMessage(role="user", content=text, origin=Origin.USER) for text in choice.texts)
+    else:
+        digest.update(talk.digest(b"").encode())
+        messages, said = tuple(talk.messages), talk.take_fresh()
+    request = ModelRequest(messages=messages, choice=choice, max_output_tokens=1)
+    reply = await at.complete(request, digest.hexdigest(), said, turn=turn, alone=talk is None)
+    known = {one.label for one in choice.options}
+    if len(reply.labels) != len(choice.texts) or not known.issuperset(reply.labels):
+        raise failed(Verdict.PROVIDER, f"model {model.id} was asked for {len(choice.texts)} labels and gave {reply.labels!r}"[:300])
+    margins = reply.margins if len(reply.margins) == len(reply.labels) else (0.0,) * len(reply.labels)
+    return list(zip(reply.labels, margins, strict=True))
