@@ -14,6 +14,7 @@ from orchestrator.coordinator import Watched
 from orchestrator.host import INLINE
 from orchestrator.journal import open_journal
 from orchestrator.link import LinkDown
+from orchestrator.outcomes import TaskOutcome, rows
 from orchestrator.team import Team
 from protocols import codec, ids
 from protocols import messages as m
@@ -32,9 +33,10 @@ class Service(Protocol):
     async def submit(self, run: str, request: bytes) -> None: ...
     async def resume(self, run: str) -> None: ...
     async def cancel(self, run: str, reason: str) -> None: ...
+    async def abandon(self, run: str, reason: str) -> None: ...
     async def wait(self, run: str, seconds: float) -> bool: ...
     async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched: ...
-    async def outcomes(self, run: str, start: int, most: int = 500) -> bytes: ...
+    async def outcomes(self, run: str, start: int) -> bytes: ...
     async def ended(self, run: str) -> bytes: ...
     async def put_blob(self, data: bytes) -> m.BlobRef: ...
     async def get_blob(self, digest: str) -> bytes: ...
@@ -56,19 +58,6 @@ class Runtime(Protocol):
     async def close(self) -> None:
         """End everything that was started."""
         ...
-
-
-class TaskOutcome(Record):
-    """How one task ended. ``status`` is a phase: done, failed, or where it stood when the run ended; ``seconds`` is wall time."""
-
-    task: str
-    role: str
-    status: str
-    output: Any = None
-    failure: Failure | None = None
-    usage: Usage = Usage()
-    seconds: float = 0.0
-    attempts: int = 0
 
 
 class RunResult(Record):
@@ -145,22 +134,12 @@ class RunHandle:
         tasks: list[TaskOutcome] = []
         results: set[str] = set()
         while True:
-            total, page = codec.unpack_value(await self._surely(self._service.outcomes, self.run_id, len(tasks)))
-            for name, role, status, output, failure, usage, milliseconds, attempts, is_result in page:
-                tasks.append(
-                    TaskOutcome(
-                        task=name,
-                        role=role,
-                        status=status,
-                        output=None if output is None else await self._read(m.Value.model_validate(output)),
-                        failure=failure,
-                        usage=usage,
-                        seconds=milliseconds / 1000,
-                        attempts=attempts,
-                    )
-                )
-                if is_result:
-                    results.add(name)
+            total, page = rows(await self._surely(self._service.outcomes, self.run_id, len(tasks)))
+            for row in page:
+                output = None if row.output is None else await self._read(row.output)
+                tasks.append(row.outcome if output is None else row.outcome.model_copy(update={"output": output}))
+                if row.is_result:
+                    results.add(row.outcome.task)
             if len(tasks) >= total:
                 return tasks, results
 
@@ -237,7 +216,10 @@ class Board:
         target: str | None = None,
         run_id: str | None = None,
     ) -> RunHandle:
-        """Begin a run. Raises ``BadInput`` when the team, goal or model can't work; nothing has been done or stored then."""
+        """Begin a run. What ``budget`` limits replaces the team's limit; its other limits stay.
+
+        Raises ``BadInput`` when the team, goal or model can't work; nothing has been done or stored then.
+        """
         if model is not None:
             team = team.with_model(model)
         wrong = team.unmet()
@@ -251,7 +233,7 @@ class Board:
             team=spec,
             goal=goal,
             user=user or team.user,
-            budget=budget or team.budget,
+            budget=team.budget.model_copy(update=budget.model_dump(exclude_none=True)) if budget else team.budget,
             plan=None if plan is None else await self._keep(plan.model_dump(exclude_defaults=True)),
             code=await self._code(team),
             target=target,
@@ -282,8 +264,7 @@ class Board:
 
     async def abandon(self, run_id: str, reason: str) -> RunHandle:
         """Close a run that nobody works on: it is taken over and cancelled before anything more is done."""
-        await self.service.resume(run_id)
-        await self.service.cancel(run_id, reason)
+        await self.service.abandon(run_id, reason)
         return RunHandle(run_id, self.service, None)
 
     async def _code(self, team: Team) -> m.BlobRef:

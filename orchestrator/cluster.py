@@ -1,4 +1,4 @@
-"""Ray: the actors around coordinator and hosts, and the runtime that starts them. The only module that knows Ray.
+"""Ray: the actors around coordinator and hosts, and the runtime that starts them. Only this module and ``model_server`` know Ray.
 
 Hosts are made by the driver and handed to the coordinator, so that neither's end takes the other with it. Ray's retries and order are
 relied on for nothing: every call may fail with ``LinkDown`` and is made again by numbered links and idempotent methods.
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from orchestrator import model_server
 from orchestrator.code import Roles
 from orchestrator.coordinator import Coordinator, Watched
 from orchestrator.host import Host, Models
@@ -51,7 +52,7 @@ async def _call(awaitable: Awaitable[Any]) -> Any:
     except RayTaskError as error:
         if isinstance(error.cause, CallboardError):
             raise error.cause from None
-        raise
+        raise CallboardError(f"an actor failed: {error.cause or error}; its log in Ray's session folder says more") from None
     except ActorDiedError as error:
         raise HostGone(f"the actor has ended: {error}") from None
     except RayError as error:
@@ -132,6 +133,10 @@ class RemoteCoordinator:
         """See ``Coordinator``."""
         await _call(self._handle.cancel.options(name=f"cancel {run}").remote(run, reason))
 
+    async def abandon(self, run: str, reason: str) -> None:
+        """See ``Coordinator``."""
+        await _call(self._handle.abandon.options(name=f"abandon {run}").remote(run, reason))
+
     async def wait(self, run: str, seconds: float) -> bool:
         """See ``Coordinator``."""
         done: bool = await _call(self._handle.wait.remote(run, seconds))
@@ -141,9 +146,9 @@ class RemoteCoordinator:
         """See ``Coordinator``."""
         return Watched(*await _call(self._handle.watch.remote(run, after, partial, seconds)))
 
-    async def outcomes(self, run: str, start: int, most: int = 500) -> bytes:
+    async def outcomes(self, run: str, start: int) -> bytes:
         """See ``Coordinator``."""
-        page: bytes = await _call(self._handle.outcomes.remote(run, start, most))
+        page: bytes = await _call(self._handle.outcomes.remote(run, start))
         return page
 
     async def ended(self, run: str) -> bytes:
@@ -210,6 +215,9 @@ class CoordinatorActor:
     async def cancel(self, run: str, reason: str) -> None:
         await (await self._ready()).cancel(run, reason)
 
+    async def abandon(self, run: str, reason: str) -> None:
+        await (await self._ready()).abandon(run, reason)
+
     @_untracked
     async def wait(self, run: str, seconds: float) -> bool:
         return await (await self._known(run)).wait(run, seconds)
@@ -219,8 +227,8 @@ class CoordinatorActor:
         return tuple(await (await self._known(run)).watch(run, after, partial, seconds))
 
     @_untracked
-    async def outcomes(self, run: str, start: int, most: int) -> bytes:
-        return await (await self._known(run)).outcomes(run, start, most)
+    async def outcomes(self, run: str, start: int) -> bytes:
+        return await (await self._known(run)).outcomes(run, start)
 
     async def ended(self, run: str) -> bytes:
         return await (await self._known(run)).ended(run)
@@ -235,10 +243,10 @@ class CoordinatorActor:
 class HostActor:
     """A ``Host`` in a process of its own. After a restart it is another incarnation, with nothing at work."""
 
-    def __init__(self, name: str, label: str, pool: str) -> None:
+    def __init__(self, name: str, label: str, pool: str, token: str) -> None:
         _log_to_json()
         self._label = label
-        self._host = Host(name, pool, Models(connect=None))
+        self._host = Host(name, pool, Models(lambda model: model_server.connect(model, NAMESPACE, token)))
 
     def __repr__(self) -> str:
         return f"Host({self._label})"
@@ -278,6 +286,7 @@ class RayRuntime:
         self._remote: RemoteCoordinator | None = None
         self._hosts: dict[str, list[ActorHandle]] = {}
         self._servers: list[ActorHandle] = []
+        self._models: set[str] = set()
 
     async def open(self, roles: Callable[[], dict[str, Roles]]) -> RemoteCoordinator:
         """Start Ray if need be, then hosts and coordinator. The journal is opened here first, so that a bad store is told at once."""
@@ -318,13 +327,17 @@ class RayRuntime:
             options["label_selector"] = resources.labels
         if resources.runtime_env is not None:
             options["runtime_env"] = resources.runtime_env
-        handle = _Hosts.options(**options).remote(name, label, pool)
+        handle = _Hosts.options(**options).remote(name, label, pool, self._token)
         self._hosts.setdefault(pool, []).append(handle)
         return name, pool
 
     async def prepare(self, team: TeamSpec) -> None:
         """Have a pool of hosts for every kind of resources that the team's roles ask for, and a server for each embedded model."""
         assert self._remote is not None
+        for model in sorted({role.model for role in team.roles.values() if role.model} - self._models):
+            if model_server.is_embedded(model):
+                self._models.add(model)
+                self._servers += model_server.start(model, NAMESPACE, self._token)
         for role in team.roles.values():
             pool = pool_of(role.resources)
             if pool not in self._hosts:

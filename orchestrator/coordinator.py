@@ -10,14 +10,14 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
-from orchestrator import reducer
+from orchestrator import outcomes, reducer
 from orchestrator.journal.port import Entry, Journal
-from orchestrator.link import HostGone, Inbox, LinkDown, Outbox, now, open_parcel
+from orchestrator.link import now, open_parcel
 from orchestrator.observe.logs import get_logger
 from orchestrator.reducer.state import Act, RunState
+from orchestrator.roster import Roster
 from orchestrator.scheduler import schedule
 from orchestrator.sides import HostSide
 from protocols import codec
@@ -26,12 +26,8 @@ from protocols.envelope import BATCH_BYTES, Batch, Envelope
 from protocols.failures import BadInput, StorageError, UnknownMessage, Verdict
 from protocols.plan import refs
 
-CAPACITY = 5_000
-"""Tasks that one host may have at work."""
-
-PING_SECONDS = 0.5
-PATIENCE_SECONDS = 15.0
-"""A host that has not answered for this long is taken for lost."""
+REQUEST_SECONDS = 0.5
+"""How often requests of other processes are looked for."""
 
 STOP_SECONDS = 5.0
 """A stopped task that has not ended after this long is given up."""
@@ -66,19 +62,6 @@ class _Run:
     timer: asyncio.TimerHandle | None = None
 
 
-@dataclass(slots=True)
-class _Link:
-    """A host that has been attached: its incarnation, both directions, and what it has at work."""
-
-    side: HostSide
-    inbox: Inbox
-    outbox: Outbox
-    pump: asyncio.Task[None]
-    heard: int
-    at_work: dict[tuple[str, str], int] = field(default_factory=dict)
-    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class _Item(NamedTuple):
     run: str
     at: int
@@ -92,13 +75,12 @@ class Coordinator:
     def __init__(self, journal: Journal, hosts: Sequence[HostSide]) -> None:
         self.name = f"coordinator/{secrets.token_hex(4)}"
         self._journal = journal
-        self._sides = hosts
+        self._hosts = hosts
         self._runs: dict[str, _Run] = {}
-        self._links: dict[str, _Link] = {}
         self._queue: list[tuple[list[_Item], asyncio.Future[None] | None]] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._attached = asyncio.Event()
+        self._roster = Roster(self.name, self, self._lost, self._wake)
 
     async def start(self) -> None:
         """Begin to work; returns when at least one host is attached."""
@@ -106,20 +88,20 @@ class Coordinator:
             asyncio.create_task(self._loop(), name="coordinator loop"),
             asyncio.create_task(self._hear_requests(), name="requests"),
         ]
-        for side in self._sides:
+        for side in self._hosts:
             self.add_host(side)
-        await self._attached.wait()
+        await self._roster.ready()
 
     def add_host(self, side: HostSide) -> None:
         """Attach one more host and watch over it."""
-        self._tasks.append(asyncio.create_task(self._keep(side), name=f"watch {side.name}"))
+        self._roster.add(side)
 
     async def close(self) -> None:
         """Stop working. Runs that have not ended can be resumed from the journal."""
-        tasks = [*self._tasks, *(link.pump for link in self._links.values())]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._roster.close()
         for run in self._runs.values():
             if run.timer is not None:
                 run.timer.cancel()
@@ -142,8 +124,10 @@ class Coordinator:
 
     async def resume(self, run: str) -> None:
         """Carry a run on from the journal; one that has ended is only loaded, and one at work here is left alone."""
-        if run in self._runs and self._runs[run].broken is None:
-            return
+        if run not in self._runs or self._runs[run].broken is not None:
+            await self._take_up(run)
+
+    async def _take_up(self, run: str, *then: m.Message) -> None:
         rows = await asyncio.to_thread(self._journal.runs)
         row = next((row for row in rows if row.run == run), None)
         if row is None or row.seq == 0:
@@ -154,7 +138,8 @@ class Coordinator:
         if state.act is Act.ENDED:
             here.done.set()
             return
-        await self._put([_Item(run, now(), m.RunResumed(epoch=epoch), None)])
+        # In one batch: nothing is dispatched between taking the run up and what follows.
+        await self._put([_Item(run, now(), message, None) for message in (m.RunResumed(epoch=epoch), *then)])
         self._set_deadline(here)
 
     def _replay(self, run: str) -> RunState:
@@ -168,6 +153,13 @@ class Coordinator:
             state, _ = reducer.step(state, Envelope(run, entry.seq, entry.at, body), self._fetch)
         assert state is not None
         return state
+
+    async def abandon(self, run: str, reason: str) -> None:
+        """Take over a run that nobody works on, and end it; nothing more is started."""
+        if run in self._runs and self._runs[run].broken is None:
+            await self.cancel(run, reason)
+        else:
+            await self._take_up(run, m.CancelRequested(reason=reason))
 
     async def cancel(self, run: str, reason: str) -> None:
         """Stop a run. Returns once the request is durable; the run ends when its agents have stopped."""
@@ -187,6 +179,8 @@ class Coordinator:
     async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched:
         """What was said in a run after entry ``after`` and piece ``partial``; waits this long for something new."""
         here = self._find(run)
+        if here.broken is not None:
+            raise here.broken
         if here.state.seq <= after and here.partial <= partial and not here.done.is_set():
             here.news.clear()
             with suppress(TimeoutError):
@@ -201,28 +195,9 @@ class Coordinator:
         new = min(here.partial - partial, len(here.partials))
         return Watched(entries, list(here.partials)[len(here.partials) - new :] if new > 0 else [], here.partial)
 
-    async def outcomes(self, run: str, start: int, most: int = 500) -> bytes:
-        """A packed page of a run's tasks: [total, [[id, role, phase, output, failure, usage, milliseconds, attempts, result?], …]]."""
-        state = self._find(run).state
-        page: list[Any] = []
-        size = 0
-        for one in islice(state.tasks.values(), start, start + most):
-            row = [
-                one.task.id,
-                one.task.role,
-                one.phase.name.lower(),
-                one.output.model_dump(exclude_defaults=True) if one.output else None,
-                one.failure.model_dump() if one.failure else None,
-                one.usage.model_dump(exclude_defaults=True),
-                one.ended - one.began if one.began and one.ended else 0,
-                one.attempt,
-                one.is_result,
-            ]
-            page.append(row)
-            size += 200
-            if size > BATCH_BYTES:
-                break
-        return codec.pack_value([len(state.tasks), page])
+    async def outcomes(self, run: str, start: int) -> bytes:
+        """A packed page of a run's tasks (see ``orchestrator.outcomes``)."""
+        return outcomes.page(self._find(run).state, start)
 
     async def ended(self, run: str) -> bytes:
         """The packed ``RunEnded`` of a run that has ended."""
@@ -254,10 +229,12 @@ class Coordinator:
 
     async def deliver(self, host: str, batch: bytes, label: str = "") -> int:
         """Take a batch from a host; returns, once it is durable, the number of the last parcel taken."""
-        link = self._links.get(host)
+        link = self._roster.links.get(host)
         if link is None:
             return 0
         async with link.taking:
+            if self._roster.links.get(host) is not link:
+                return 0  # given up meanwhile: its work is somebody else's now
             unpacked = Batch.unpack(batch)
             items = []
             for parcel in link.inbox.fresh(unpacked):
@@ -285,48 +262,6 @@ class Coordinator:
             here.partials.append(body)
             here.partial += 1
             here.news.set()
-
-    async def _keep(self, side: HostSide) -> None:
-        """Attach a host and watch over it: a host that comes back as another incarnation has lost what it had."""
-        while True:
-            try:
-                incarnation = await side.ping()
-                link = self._links.get(side.name)
-                if link is None or link.inbox.sender != incarnation:
-                    await self._attach(side)
-                else:
-                    link.heard = now()
-            except HostGone:
-                await self._lost(side.name)
-                return
-            except LinkDown:
-                link = self._links.get(side.name)
-                if link is not None and now() - link.heard > PATIENCE_SECONDS * 1000:
-                    await self._lost(side.name)
-            await asyncio.sleep(PING_SECONDS)
-
-    async def _attach(self, side: HostSide) -> None:
-        await self._lost(side.name)
-        outbox = Outbox(f"{self.name}/{secrets.token_hex(3)}", side.deliver, self.put_blob)
-        incarnation = await side.attach(outbox.sender, self)
-        pump = asyncio.create_task(outbox.run(), name=f"outbox to {side.name}")
-        self._links[side.name] = _Link(side, Inbox(incarnation), outbox, pump, now())
-        self._attached.set()
-        self._wake.set()
-
-    async def _lost(self, name: str) -> None:
-        link = self._links.pop(name, None)
-        if link is None:
-            return
-        link.pump.cancel()
-        by_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        for (run, task), attempt in link.at_work.items():
-            by_run[run].append((task, attempt))
-        log.warning("host lost", host=name, tasks=len(link.at_work))
-        at = now()
-        items = [_Item(run, at, m.AttemptsLost(host=name, tasks=tuple(tasks)), None) for run, tasks in by_run.items()]
-        if items:
-            await self._put(items)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -356,13 +291,13 @@ class Coordinator:
         for items, _ in queue:
             for item in items:
                 self._fold(item, entries, decided)
-        room = self._room()
+        room = self._roster.room()
         for here in list(self._runs.values()):
             if here.state.act is Act.ENDED or here.broken is not None:
                 continue
             while (dispatch := schedule(here.state, room)) is not None:
                 for one in dispatch.items:
-                    room[self._links[one.host].side.pool][one.host] -= 1
+                    room[self._roster.links[one.host].side.pool][one.host] -= 1
                 self._fold(_Item(here.state.run, now(), dispatch, None), entries, decided)
         if entries:
             epochs = {entry.run: self._runs[entry.run].epoch for entry in entries}
@@ -389,11 +324,27 @@ class Coordinator:
             decided.append((here, message))
             todo.extendleft((decision, None) for decision in reversed(decisions))
 
-    def _room(self) -> dict[str, dict[str, int]]:
-        room: dict[str, dict[str, int]] = defaultdict(dict)
-        for name, link in self._links.items():
-            room[link.side.pool][name] = CAPACITY - len(link.at_work)
-        return room
+    # --- the end of things --------------------------------------------------------------------------------------------
+
+    async def _lost(self, host: str, at_work: dict[tuple[str, str], int]) -> None:
+        """A host is gone, and what it had at work with it."""
+        by_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for (run, task), attempt in at_work.items():
+            by_run[run].append((task, attempt))
+        log.warning("host lost", host=host, tasks=len(at_work))
+        at = now()
+        items = [_Item(run, at, m.AttemptsLost(host=host, tasks=tuple(tasks)), None) for run, tasks in by_run.items()]
+        if items:
+            await self._put(items)
+
+    def _give_up(self, run: str) -> None:
+        """What has not stopped by now is lost."""
+        for host, left in self._roster.give_up(run):
+            self._later(_Item(run, now(), m.AttemptsLost(host=host, tasks=left), None))
+
+    def _later(self, item: _Item) -> None:
+        self._queue.append(([item], None))
+        self._wake.set()
 
     def _break(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], error: StorageError) -> None:
         """Nothing of this batch is stored, but its runs' states have it: they must be read again before they go on."""
@@ -403,7 +354,7 @@ class Coordinator:
             here.broken = error
             here.done.set()
             here.news.set()
-            self._stop_tasks(here.state.run, Verdict.CANCELLED)
+            self._roster.stop_run(here.state.run, Verdict.CANCELLED)
         for _, future in queue:
             if future is not None and not future.done():
                 future.set_exception(error)
@@ -417,11 +368,11 @@ class Coordinator:
         elif isinstance(message, (m.LeaseGranted, m.LeaseDenied, m.SubtasksEnded)):
             self._send(here.state, message.task, message)
         elif isinstance(message, m.TaskClosed):
-            self._stop_task(here.state.run, message.task, Verdict.CANCELLED)
+            self._roster.stop_task(here.state.run, message.task, Verdict.CANCELLED)
         elif isinstance(message, m.RunRequested):
             self._set_deadline(here)
         elif isinstance(message, (m.CancelRequested, m.DeadlinePassed)):
-            self._stop_tasks(here.state.run, Verdict.DEADLINE if isinstance(message, m.DeadlinePassed) else Verdict.CANCELLED)
+            self._roster.stop_run(here.state.run, Verdict.DEADLINE if isinstance(message, m.DeadlinePassed) else Verdict.CANCELLED)
             asyncio.get_running_loop().call_later(STOP_SECONDS, self._give_up, here.state.run)
         elif isinstance(message, m.RunEnded):
             self._finish(here)
@@ -430,12 +381,9 @@ class Coordinator:
         team = state.request.code.digest if state.request.code else state.run
         for item in message.items:
             me = state.tasks[item.task]
-            link = self._links.get(item.host)
+            link = self._roster.links.get(item.host)
             if link is None:  # lost since; the loss is in the queue or will be noticed with the next ping
-                self._queue.append(
-                    ([_Item(state.run, now(), m.AttemptsLost(host=item.host, tasks=((item.task, item.attempt),)), None)], None)
-                )
-                self._wake.set()
+                self._later(_Item(state.run, now(), m.AttemptsLost(host=item.host, tasks=((item.task, item.attempt),)), None))
                 continue
             history: tuple[bytes, ...] = ()
             if me.steps:
@@ -460,30 +408,9 @@ class Coordinator:
 
     def _send(self, state: RunState, task: str, message: m.Message) -> None:
         host = state.tasks[task].host
-        link = self._links.get(host) if host else None
+        link = self._roster.links.get(host) if host else None
         if link is not None:
             link.outbox.send(state.run, codec.pack(message), f"{state.run} / {state.tasks[task].task.role} / {task}")
-
-    def _stop_task(self, run: str, task: str, verdict: Verdict) -> None:
-        for link in self._links.values():
-            attempt = link.at_work.get((run, task))
-            if attempt is not None:
-                link.outbox.send(run, codec.pack(m.StopTask(task=task, attempt=attempt, verdict=verdict.value)), f"stop {task}")
-
-    def _stop_tasks(self, run: str, verdict: Verdict) -> None:
-        for link in self._links.values():
-            for at_run, task in list(link.at_work):
-                if at_run == run:
-                    self._stop_task(run, task, verdict)
-
-    def _give_up(self, run: str) -> None:
-        for name, link in self._links.items():
-            left = tuple((task, attempt) for (at_run, task), attempt in link.at_work.items() if at_run == run)
-            if left:
-                for task, _ in left:
-                    del link.at_work[run, task]
-                self._queue.append(([_Item(run, now(), m.AttemptsLost(host=name, tasks=left), None)], None))
-                self._wake.set()
 
     def _set_deadline(self, here: _Run) -> None:
         seconds = here.state.request.budget.seconds
@@ -493,8 +420,7 @@ class Coordinator:
         here.timer = asyncio.get_running_loop().call_later(max(left, 0), self._deadline, here.state.run)
 
     def _deadline(self, run: str) -> None:
-        self._queue.append(([_Item(run, now(), m.DeadlinePassed(), None)], None))
-        self._wake.set()
+        self._later(_Item(run, now(), m.DeadlinePassed(), None))
 
     def _finish(self, here: _Run) -> None:
         if here.timer is not None:
@@ -508,7 +434,7 @@ class Coordinator:
     async def _hear_requests(self) -> None:
         """Take what other processes ask of the runs at work here, through the journal's store."""
         while True:
-            await asyncio.sleep(PING_SECONDS)
+            await asyncio.sleep(REQUEST_SECONDS)
             mine = [name for name, run in self._runs.items() if run.state.act is not Act.ENDED and run.broken is None]
             if not mine:
                 continue

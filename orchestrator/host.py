@@ -3,11 +3,12 @@
 import asyncio
 import secrets
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from agents.loop import work
 
+from agents.loop import work
 from agents.models.port import Model
 from agents.role import Role
 from orchestrator import code
@@ -31,7 +32,8 @@ log = get_logger("host")
 class Models:
     """The models of one process: each is made once, when the first role asks for it."""
 
-    def __init__(self, connect: Any = None) -> None:
+    def __init__(self, connect: Callable[[str], Any] | None = None) -> None:
+        """``connect`` says, for the id of an embedded model, how its server is reached; without it one runs in this process."""
         self._connect = connect
         self._made: dict[str, Model] = {}
 
@@ -42,7 +44,7 @@ class Models:
         if role.model not in self._made:
             from agents.models.registry import resolve as find
 
-            self._made[role.model] = find(role.model, connect=self._connect)
+            self._made[role.model] = find(role.model, connect=self._connect(role.model) if self._connect else None)
         return self._made[role.model]
 
     async def aclose(self) -> None:

@@ -10,9 +10,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from orchestrator.observe.logs import get_logger
 from protocols.envelope import BATCH_BYTES, Batch, Parcel
 from protocols.failures import CallboardError
 from protocols.messages import BlobRef
+
+log = get_logger("link")
 
 LARGE = 64_000
 """A message of more bytes than this travels as a blob."""
@@ -80,6 +83,9 @@ class Outbox:
             try:
                 taken = await self._carry(batch.pack(), label)
             except LinkDown:
+                taken = 0
+            except Exception:
+                log.exception("a batch was refused and is sent again", first=batch.first, sender=batch.sender)
                 taken = 0
             if taken > self._acked:
                 pause = 0.0

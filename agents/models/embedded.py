@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,7 @@ from agents.models.catalogue import DEFAULT, PROVIDER, Entry, LocalModel, find
 from agents.models.llama import SLOTS, Endpoint, LlamaServer
 from agents.models.scoring import Scorer
 from agents.models.scoring import bound as choice_bound
-from agents.models.weights import pull
+from agents.models.weights import WeightsUnavailable, pull
 from protocols.chat import FREE, ChatMessage, Finish, ModelReply, ModelRequest, Price, Profile
 from protocols.failures import ModelError
 
@@ -95,13 +96,12 @@ class EmbeddedModel:
             raise ModelError(
                 f"The model {self.id} has no native tool calls. Use the schema-tool mode, or a model with native tools.", charged=False
             )
+        await self._connected()  # fetching and loading a model have no part in the time of a call
         try:
             async with asyncio.timeout(self._timeout):
                 if request.choice is not None:
                     found = await self._scorer.choose(request.choice, self._post)
-                    return ModelReply(
-                        labels=found.labels, margins=found.margins, input_tokens=found.given, output_tokens=found.scored
-                    )
+                    return ModelReply(labels=found.labels, margins=found.margins, input_tokens=found.given, output_tokens=found.scored)
                 if on_text is None:
                     return _reply(await self._post("/v1/chat/completions", _body(request)))
                 return await self._stream(_body(request) | {"stream": True, "stream_options": {"include_usage": True}}, on_text)
@@ -121,71 +121,75 @@ class EmbeddedModel:
             await session.close()
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        async for response in self._attempts(path, body):
-            try:
-                answer: dict[str, Any] = await response.json()
-            except (aiohttp.ClientError, ValueError) as error:
-                raise _lost(error) from None
+        async with self._answered(path, body) as response:
+            answer: dict[str, Any] = await response.json()
             return answer
-        raise AssertionError("unreachable")
 
     async def _stream(self, body: dict[str, Any], on_text: Callable[[str], None]) -> ModelReply:
         text: list[str] = []
-        finish, usage = "", {}
-        async for response in self._attempts("/v1/chat/completions", body):
-            try:
-                async for line in response.content:
-                    if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
-                        continue
-                    event = json.loads(line[6:])
-                    if "error" in event:
-                        raise ModelError(f"The model server failed: {_complaint(event)}.", retryable=True, charged=False)
-                    usage = event.get("usage") or usage
-                    for choice in event.get("choices", ()):
-                        finish = choice.get("finish_reason") or finish
-                        if piece := choice.get("delta", {}).get("content"):
-                            text.append(piece)
-                            on_text(piece)
-            except (aiohttp.ClientError, ValueError) as error:
-                raise _lost(error) from None
-            break
-        if not finish:
+        finish: str | None = None
+        usage: dict[str, Any] = {}
+        async with self._answered("/v1/chat/completions", body) as response:
+            async for line in response.content:
+                if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
+                    continue
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise ModelError(f"The model server failed ({_complaint(event)}).", retryable=True, charged=False)
+                usage = event.get("usage") or usage
+                for choice in event.get("choices", ()):
+                    finish = choice.get("finish_reason") or finish
+                    if piece := choice.get("delta", {}).get("content"):
+                        text.append(piece)
+                        on_text(piece)
+        if finish is None:
             raise _lost(ConnectionError("the stream ended early"))
         return _reply({"choices": [{"message": {"content": "".join(text)}, "finish_reason": finish}], "usage": usage})
 
-    async def _attempts(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One good response. A server that cannot be reached is asked for anew, once."""
-        for last in (False, True):
-            endpoint, session = await self._connected()
+    @asynccontextmanager
+    async def _answered(self, path: str, body: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response of status 200. What goes wrong while it is read is a lost connection; ``on_text`` heard half of it."""
+        response = await self._sent(path, body)
+        async with response:
+            if response.status != 200:
+                raise await _refusal(response)
             try:
-                response = await session.post(
-                    endpoint.url + path, json=body, headers={"Authorization": f"Bearer {endpoint.api_key}"}
-                )
-            except aiohttp.ClientConnectionError as error:
-                if last:
-                    raise _lost(error) from None
-                if self._endpoint is endpoint:
-                    self._endpoint = None
-                continue
-            async with response:
-                if response.status != 200:
-                    raise await _refusal(response)
                 yield response
-                return
+            except (aiohttp.ClientError, json.JSONDecodeError) as error:
+                raise _lost(error) from None
+
+    async def _sent(self, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        """Send, and when the server cannot be reached ask once for an endpoint anew."""
+        endpoint, session = await self._connected()
+        try:
+            return await _post_to(session, endpoint, path, body)
+        except aiohttp.ClientConnectionError:
+            if self._endpoint is endpoint:
+                self._endpoint = None
+        endpoint, session = await self._connected()
+        try:
+            return await _post_to(session, endpoint, path, body)
+        except aiohttp.ClientError as error:
+            raise _lost(error) from None
 
     async def _connected(self) -> tuple[Endpoint, aiohttp.ClientSession]:
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._session is None or self._connecting is None:
             # A session belongs to one loop; a new asyncio.run gets a new one.
             self._loop, self._connecting = loop, asyncio.Lock()
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
-            )
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None))
         session = self._session
         async with self._connecting:
             if self._endpoint is None:
-                self._endpoint = await self._connect()
+                try:
+                    self._endpoint = await self._connect()
+                except WeightsUnavailable as error:
+                    raise ModelError(str(error), retryable=True, charged=False) from None
             return self._endpoint, session
+
+
+async def _post_to(session: aiohttp.ClientSession, endpoint: Endpoint, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
+    return await session.post(endpoint.url + path, json=body, headers={"Authorization": f"Bearer {endpoint.api_key}"})
 
 
 def _message(message: ChatMessage) -> dict[str, str]:

@@ -7,7 +7,6 @@ engines on the same cores slow each other down many times over: start one a mach
 import os
 import secrets
 import threading
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +81,7 @@ def _library() -> Any:
     # It counts only when set before the engine's OpenMP runtime is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        import xllamacpp  # type: ignore[import-untyped]
+        import xllamacpp
     except ImportError:
         raise BadInput("The embedded model needs its engine. Install it with: pip install 'callboard[local]'") from None
     return xllamacpp

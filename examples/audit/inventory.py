@@ -100,12 +100,12 @@ def look_into(found: Found) -> Sheet:
 
 def edges(requirement: Requirement, extras: list[str]) -> list[Edge]:
     """The requirement as an edge, if it applies on this machine at all."""
-    marker, under = requirement.marker, []
+    marker, under = requirement.marker, list[str]()
     if marker is not None and not marker.evaluate({"extra": ""}):
-        under = sorted({canonicalize_name(extra) for extra in extras if marker.evaluate({"extra": extra})})
+        under = sorted({str(canonicalize_name(extra)) for extra in extras if marker.evaluate({"extra": extra})})
         if not under:
             return []
-    wanted = sorted(canonicalize_name(extra) for extra in requirement.extras)
+    wanted = sorted(str(canonicalize_name(extra)) for extra in requirement.extras)
     return [Edge(name=canonicalize_name(requirement.name), spec=str(requirement.specifier), extras=wanted, under=under)]
 
 

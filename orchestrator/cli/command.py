@@ -85,11 +85,13 @@ def _carry_out(args: list[str]) -> int:
         return 1
     except Exception as error:
         from orchestrator.cli import exits
+        from orchestrator.observe.figures import clean
         from protocols.failures import CallboardError
 
         if isinstance(error, CallboardError):
             return _end(args, exits.of_error(error), error.code, str(error))
-        said = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+        # an error that comes from another process ends in its cause, below that process's traceback
+        said = clean(f"{type(error).__name__}: {error}".rstrip(": \n").splitlines()[-1].strip())
         return _end(args, 1, "unexpected", f"something unexpected went wrong ({said}); run it again with --debug for the details")
 
 

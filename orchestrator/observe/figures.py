@@ -7,8 +7,8 @@ from typing import Any
 
 from protocols.budget import MICROS_PER_UNIT, Usage
 
-# C0 and C1 controls except tab and newline: content of models and tools must not steer the terminal that shows it
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# escape sequences, then C0 and C1 controls except tab and newline: what models and tools say must not steer the terminal
+_CONTROLS = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def money(micros: int) -> str:
@@ -53,7 +53,7 @@ def moment(milliseconds: int) -> str:
 
 
 def clean(text: str) -> str:
-    """``text`` without control characters other than tab and newline."""
+    """``text`` without escape sequences, and without control characters other than tab and newline."""
     return _CONTROLS.sub("", text)
 
 

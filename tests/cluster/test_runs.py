@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from protocols.budget import Limits
 from protocols.failures import BadInput, Verdict
 from protocols.messages import Status
 from protocols.plan import Plan, Task, ref
+from tests.cluster.cast import Done, counter, doubler, marks, talker, worker
 from tests.conftest import Endpoint, said
-from tests.cluster.cast import Done, Job, counter, doubler, marks, talker, worker
 
 
 def jobs(count: int, **settings: Any) -> Plan:
@@ -30,6 +31,13 @@ def jobs(count: int, **settings: Any) -> Plan:
 def doubles(count: int, **settings: Any) -> Team:
     plan = Plan(tasks=tuple(Task(id=f"d{n}", role="doubler", input=n) for n in range(count)))
     return Team("doubles", [doubler], planner=plan, **settings)
+
+
+async def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for something that only the outside can see."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 def test_results_are_typed_and_in_plan_order(runtime: str, store: str) -> None:
@@ -119,8 +127,7 @@ def test_cancel_reaches_every_agent_and_nothing_starts_after_it(runtime: str, st
         async with Board(runtime=runtime, store=store) as board:
             team = Team("slow", [worker], planner=jobs(200, seconds=30.0, path=path))
             handle = await board.start(team)
-            while len(marks(tmp_path / "marks")) < 100:
-                await asyncio.sleep(0.05)
+            await until(lambda: len(marks(tmp_path / "marks")) >= 100)
             began = time.monotonic()
             await handle.cancel("changed my mind")
             result = await handle.result()
@@ -165,8 +172,7 @@ def test_a_killed_host_loses_nothing_and_doubles_nothing(cluster: None, store: s
     async def killed() -> Any:
         async with Board(runtime="ray", store=store) as board:
             handle = await board.start(Team("jobs", [worker], planner=jobs(40, seconds=1.0, path=str(path))))
-            while len(marks(path)) < 40:
-                await asyncio.sleep(0.05)
+            await until(lambda: len(marks(path)) >= 40)
             os.kill(int(path.read_text().splitlines()[0].split()[1]), signal.SIGKILL)
             return await handle.result()
 
@@ -180,7 +186,9 @@ def test_a_killed_host_loses_nothing_and_doubles_nothing(cluster: None, store: s
 
 def test_a_run_whose_process_ended_is_resumed_and_nothing_done_is_redone(runtime: str, store: str, tmp_path: Path) -> None:
     path = tmp_path / "marks"
-    plan = Plan(tasks=(*jobs(5, path=str(path)).tasks, Task(id="slow", role="worker", input={"name": "slow", "seconds": 2.0, "path": str(path)})))
+    plan = Plan(
+        tasks=(*jobs(5, path=str(path)).tasks, Task(id="slow", role="worker", input={"name": "slow", "seconds": 2.0, "path": str(path)}))
+    )
     team = Team("jobs", [worker], planner=plan)
 
     async def begin() -> str:
@@ -243,7 +251,7 @@ def note(text: str) -> str:
 
 
 def test_bad_input_is_refused_before_anything_is_stored(runtime: str, store: str) -> None:
-    with pytest.raises(BadInput, match="input should be a valid integer|valid integer"):
+    with pytest.raises(BadInput, match="valid integer"):
         Team("one", [doubler]).run_sync("x", runtime=runtime, store=store)
     assert open_journal(store).runs() == []
 

@@ -34,7 +34,7 @@ def test_moments_are_utc():
 
 
 def test_contents_become_one_clean_line():
-    assert clean("a\x1b[31mb\x9b\tc\nd") == "a[31mb\tc\nd"
+    assert clean("a\x1b[31mb\x9b\tc\nd\x1b]0;e") == "ab\tc\nd]0;e"
     assert brief("  a\n\n b\x07 ") == "a b"
     assert brief({"k": "ü"}) == '{"k": "ü"}'
     assert brief("x" * 100, 10) == "x" * 9 + "…"

@@ -61,7 +61,7 @@ def test_on_a_terminal_a_panel_shows_states_money_and_the_last_line_of_output(ev
     assert "audit" in shown
     assert "5 done, 2 failed" in shown
     assert "$0.00015" in shown
-    assert "read:a ▸ second [31mline" in shown
+    assert "read:a ▸ second line" in shown
 
 
 def test_an_error_is_not_followed_by_a_last_line(everything):

@@ -1,0 +1,174 @@
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+import cloudpickle
+import pytest
+from pydantic import BaseModel
+
+from agents import Context, Role, ScriptedModel, role, tool
+from agents.role import MODEL_LIMITS, unmet
+from protocols.budget import UNLIMITED
+from protocols.chat import Need, Profile
+from protocols.failures import BadInput, Failed, Verdict
+from protocols.team import Strategy
+
+
+class Ticket(BaseModel):
+    subject: str
+    urgent: bool = False
+
+
+class Question(BaseModel):
+    text: str
+
+
+@dataclass
+class Pair:
+    left: int
+    right: int
+
+
+class Mood(Enum):
+    GOOD = "good"
+    BAD = "bad"
+
+
+@tool
+def look(n: int) -> int:
+    """Look."""
+    return n
+
+
+def test_a_typed_function_becomes_a_role() -> None:
+    @role
+    async def shout(ticket: Ticket, context: Context) -> str:
+        """Say it loudly."""
+        return f"{context.task} {ticket.subject.upper()}"
+
+    assert shout.name == "shout"
+    assert (shout.input, shout.output) == (Ticket, str)
+    assert shout.strategy is Strategy.FUNCTION
+    assert shout.limits == UNLIMITED
+    assert shout.run_context == "context"
+
+
+def test_settings_override_what_the_function_says() -> None:
+    @role(name="louder", attempts=5, model=ScriptedModel([]))
+    def shout(text: str) -> str:
+        return text
+
+    assert (shout.name, shout.attempts, shout.limits) == ("louder", 5, MODEL_LIMITS)
+    assert shout("a") == "a"
+
+
+def test_strategy_follows_from_what_the_role_has() -> None:
+    assert Role("a").strategy is Strategy.SINGLE
+    assert Role("a", tools=[look]).strategy is Strategy.REACT
+    assert Role("a", delegates=["b"]).strategy is Strategy.REACT
+    assert Role("a", run=lambda text: text).strategy is Strategy.FUNCTION
+    assert Role("a", strategy="sequential").strategy is Strategy.SEQUENTIAL
+
+
+def test_wrong_roles_are_refused_with_the_next_step() -> None:
+    def untyped(text):  # type: ignore[no-untyped-def]
+        return text
+
+    def silent(text: str):  # type: ignore[no-untyped-def]
+        return text
+
+    def two(a: str, b: str) -> str:
+        return a + b
+
+    def none() -> str:
+        return ""
+
+    for function in (untyped, silent, two, none):
+        with pytest.raises(BadInput):
+            role(function)
+    for settings in (
+        {"name": "Big Name"},
+        {"name": "a", "strategy": "magic"},
+        {"name": "a", "strategy": "function"},
+        {"name": "a", "run": print, "strategy": "react"},
+        {"name": "a", "tools": [look, look]},
+        {"name": "a", "tools": look},
+        {"name": "a", "delegates": "b"},
+        {"name": "a", "attempts": 0},
+        {"name": "a", "output": Mood, "options": {"awful": "very bad"}},
+    ):
+        with pytest.raises(BadInput):
+            Role(**settings)  # type: ignore[arg-type]
+
+
+def test_input_is_read_strictly_and_says_where_it_is_wrong() -> None:
+    one = Role("sorter", input=Ticket)
+    assert one.read_input({"subject": "a"}) == Ticket(subject="a")
+    assert one.read_input(Ticket(subject="a")) == Ticket(subject="a")
+    with pytest.raises(BadInput, match=r"role 'sorter' is not Ticket: urgent: .*boolean"):
+        one.read_input({"subject": "a", "urgent": "yes"})
+    with pytest.raises(BadInput, match="valid string"):
+        Role("a").read_input(3)
+
+
+def test_output_of_another_type_is_a_schema_failure() -> None:
+    assert Role("a", output=Ticket).dump_output(Ticket(subject="a")) == {"subject": "a", "urgent": False}
+    assert Role("a", output=Mood).dump_output(Mood.GOOD) == "good"
+    with pytest.raises(Failed) as caught:
+        Role("a", output=Ticket).dump_output({"subject": 3})
+    assert caught.value.failure.verdict is Verdict.SCHEMA
+
+
+def test_prompts_render_by_type() -> None:
+    def shown(kind: object, value: object) -> str:
+        one = Role("a", input=kind)
+        return one.prompt_for(one.read_input(value))
+
+    assert shown(str, "hi") == "hi"
+    assert shown(Question, {"text": "why?"}) == "why?"
+    assert shown(Ticket, {"subject": "a"}) == "subject: a\nurgent: false"
+    assert shown(Pair, {"left": 1, "right": 2}) == "left: 1\nright: 2"
+    assert shown(list[str], ["a", "b"]) == "- a\n- b"
+    assert shown(list[Question], [{"text": "a"}]) == '- {"text": "a"}'
+    assert shown(int, 3) == "3"
+    assert Role("a", prompt=lambda text: f"<{text}>").prompt_for("x") == "<x>"
+
+
+def test_spec_is_json_and_holds_no_code() -> None:
+    spec = Role("a", input=Ticket, output=list[int], delegates=["b"], model=ScriptedModel([], name="m")).spec()
+    assert json.loads(spec.model_dump_json())["input_schema"]["required"] == ["subject"]
+    assert spec.output_schema == {"type": "array", "items": {"type": "integer"}}
+    assert (spec.delegates, spec.model, spec.strategy) == (True, "scripted:m", Strategy.REACT)
+
+
+def test_labels_come_from_literals_enums_and_lists_of_them() -> None:
+    options = Role("a", output=Mood, options={"good": "all is well"}).choice_options
+    assert options is not None
+    assert [(one.label, one.description) for one in options] == [("good", "all is well"), ("bad", "bad")]
+    assert Role("a", output=Literal["x", "y"]).choice_options
+    assert Role("a", input=list[str], output=list[Literal["x", "y"]]).choice_options
+    assert Role("a", input=str, output=list[Literal["x", "y"]]).choice_options is None
+    assert Role("a", output=str).choice_options is None
+
+
+def test_unmet_needs_name_the_setting_that_would_help() -> None:
+    nothing, scores = Profile(can=frozenset()), Profile(can=frozenset({Need.LOG_PROBABILITIES}))
+    schema = Profile(can=frozenset({Need.JSON_SCHEMA}))
+    assert "schema-tool" in unmet(Role("a", tools=[look], output=int), scores)[0]
+    assert unmet(Role("a", tools=[look], output=int), schema) == []
+    assert "log-probabilities" in unmet(Role("a", output=Mood), nothing)[0]
+    assert unmet(Role("a", output=Mood), scores) == unmet(Role("a", output=Mood), schema) == []
+    assert "output=str" in unmet(Role("a", output=Ticket), scores)[0]
+    assert "free text" in unmet(Role("a"), schema)[0]
+    assert "plan=" in unmet(Role("a", output=int, strategy="sequential"), schema)[0]
+    assert unmet(Role("a", output=int, strategy="sequential", plan=lambda value: []), schema) == []
+    assert unmet(Role("a", run=print), nothing) == []
+
+
+def test_roles_travel_by_cloudpickle_after_use() -> None:
+    one = Role("a", input=Ticket, output=Mood, tools=[look], model=ScriptedModel(["good"]))
+    one.spec(), one.read_input({"subject": "a"})
+    copy = cloudpickle.loads(cloudpickle.dumps(one))
+    assert copy.spec() == one.spec()
+    assert copy.read_input({"subject": "a"}).subject == "a"
