@@ -319,20 +319,20 @@ class Attempt:
 
     def _pass(self, began: int, ended: int) -> None:
         """Recalled time counts against the role's seconds."""
-        if self.clock is not None and ended > began:
+        if self.clock is not None and not self.clock.expired() and ended > began:
             when = self.clock.when()
             if when is not None:
                 self.clock.reschedule(when - (ended - began) / 1000)
 
     def _stop_clock(self) -> float | None:
         when = self.clock.when() if self.clock is not None else None
-        if self.clock is None or when is None:
+        if self.clock is None or when is None or self.clock.expired():
             return None
         self.clock.reschedule(None)
         return when - asyncio.get_running_loop().time()
 
     def _start_clock(self, left: float | None) -> None:
-        if self.clock is not None and left is not None:
+        if self.clock is not None and left is not None and not self.clock.expired():
             self.clock.reschedule(asyncio.get_running_loop().time() + left)
 
 

@@ -1,6 +1,7 @@
 """The loop: one role's work on one input, from JSON to JSON."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -44,13 +45,22 @@ async def work(role: Role, input_json: Any, desk: Desk, model: Model | None = No
             return role.dump_output(await STRATEGIES[role.strategy](at, value, origin))
         async with asyncio.timeout(seconds) as at.clock:
             return role.dump_output(await STRATEGIES[role.strategy](at, value, origin))
-    except TimeoutError:
-        message = f"role {role.name!r} did not end in the {seconds:g} s of its limits; raise limits=seconds, or split its task"
+    except TimeoutError as error:
+        if at.clock is None or not at.clock.expired():
+            raise _raised(role, error) from error
+        message = f"role {role.name!r} did not end in the {seconds or 0:g} s of its limits; raise limits=seconds, or split its task"
         raise failed(Verdict.DEADLINE, message) from None
     except Failed:
         raise
     except CallboardError as error:
         raise failed(Verdict.CODE_ERROR, f"role {role.name!r}: {error}", retryable=error.retryable) from error
+    except Exception as error:  # of the role's own prompt, plan or done
+        raise _raised(role, error) from error
+
+
+def _raised(role: Role, error: Exception) -> Failed:
+    where = "".join(traceback.format_exception(error)[-3:])[-2_000:]
+    return failed(Verdict.CODE_ERROR, f"role {role.name!r} raised {type(error).__name__}: {error}", where)
 
 
 class Help:

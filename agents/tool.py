@@ -247,9 +247,9 @@ def _shape(function: Callable[..., Any], name: str, unbound: bool) -> _Shape:
         elif isinstance(parameter.default, FieldInfo):
             raise BadInput(f"{what}: put the Field of {parameter.name!r} into its type: Annotated[..., Field(...)]")
         elif parameter.default is parameter.empty:
-            fields[parameter.name] = hint
+            fields[parameter.name] = _without_default(hint, what)
         else:
-            fields[parameter.name] = NotRequired[_stripped(hint)]
+            fields[parameter.name] = NotRequired[_without_default(hint, what)]
             defaults[parameter.name] = parameter.default
     returns = hints.get("return", Any)
     try:
@@ -271,12 +271,12 @@ def _shape(function: Callable[..., Any], name: str, unbound: bool) -> _Shape:
     return _Shape(arguments, parameters, result, returns is str, context, inspect.iscoroutinefunction(function))
 
 
-def _stripped(hint: Any) -> Any:
-    """``hint`` without a default in its ``Field``: the function's own default holds, and a TypedDict can have none."""
+def _without_default(hint: Any, what: str) -> Any:
+    """``hint``, if its ``Field`` has no default: the function would never see it."""
     if get_origin(hint) is Annotated:
         for one in get_args(hint)[1:]:
             if isinstance(one, FieldInfo) and not one.is_required():
-                raise BadInput("a default belongs in the signature, not in Field(default=...)")
+                raise BadInput(f"{what}: a default belongs in the signature, not in Field(default=...)")
     return hint
 
 

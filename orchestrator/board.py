@@ -222,7 +222,8 @@ class Board:
         """
         if model is not None:
             team = team.with_model(model)
-        wrong = team.unmet()
+        limits = team.budget.model_copy(update=budget.model_dump(exclude_none=True)) if budget else team.budget
+        wrong = team.unmet(limits)
         if wrong:
             raise BadInput(wrong[0])
         goal = to_jsonable_python(goal)
@@ -233,7 +234,7 @@ class Board:
             team=spec,
             goal=goal,
             user=user or team.user,
-            budget=team.budget.model_copy(update=budget.model_dump(exclude_none=True)) if budget else team.budget,
+            budget=limits,
             plan=None if plan is None else await self._keep(plan.model_dump(exclude_defaults=True)),
             code=await self._code(team),
             target=target,

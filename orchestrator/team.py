@@ -115,7 +115,11 @@ class Team:
         if self.planner is not None:
             return None
         role = self.roles[0]
-        role.read_input(goal)
+        try:
+            role.read_input(goal)
+        except BadInput as error:
+            missing = "; give the run a goal (--goal or --input)" if goal is None else ""
+            raise BadInput(f"{error}{missing}") from None
         return Plan(tasks=(Task(id=role.name, role=role.name, input=goal),))
 
     @property
@@ -135,8 +139,8 @@ class Team:
         planner = changed(self.planner) if isinstance(self.planner, Role) else self.planner
         return replace(self, roles=tuple(changed(role) for role in self.roles), planner=planner, merge=merge)
 
-    def unmet(self) -> list[str]:
-        """What roles ask of their models that these can't do, one sentence each."""
+    def unmet(self, budget: Limits) -> list[str]:
+        """What roles ask of their models that these can't do, and models without a price under a money limit; one sentence each."""
         found = []
         for role in self.cast.values():
             if role.model is None:
@@ -150,6 +154,11 @@ class Team:
             else:
                 model = role.model
             found += unmet(role, model.profile)
+            if budget.micros is not None and model.price is None:
+                found.append(
+                    f"role {role.name!r} uses {model.id}, whose price is not known, and the run has a limit on money; "
+                    f"give the model a price, or limit tokens and calls instead"
+                )
         return found
 
     async def run(self, goal: Any = None, **settings: Any) -> "RunResult":

@@ -4,9 +4,11 @@ llama.cpp computes in threads that do not hold the interpreter, so an event loop
 engines on the same cores slow each other down many times over: start one a machine.
 """
 
+import json
 import os
 import secrets
 import threading
+import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from protocols.failures import BadInput, ModelError
 
 SLOTS = 8
 _HOST = "127.0.0.1"
+_GREETING_SECONDS = 60.0
 
 
 class Endpoint(NamedTuple):
@@ -63,9 +66,10 @@ class LlamaServer:
                     f"llama.cpp could not load {path.name} ({error}). Check that it is a GGUF model and that memory suffices.",
                     charged=False,
                 ) from None
-            self._server, self._path = server, path
-            self._endpoint = Endpoint(url=str(server.listening_address), api_key=key, model=model or path.stem)
-            return self._endpoint
+            endpoint = Endpoint(url=str(server.listening_address), api_key=key, model=model or path.stem)
+            _greet(endpoint)
+            self._server, self._path, self._endpoint = server, path, endpoint
+            return endpoint
 
     def stop(self) -> None:
         """Stop listening and free the model. Requests under way fail. Nothing happens when it does not run."""
@@ -74,6 +78,18 @@ class LlamaServer:
             self._server = None
             self._endpoint = None
             self._path = None
+
+
+def _greet(endpoint: Endpoint) -> None:
+    """Have one token computed: only then does the server's loop surely run, and stopping it before would wait forever."""
+    body = json.dumps({"prompt": "a", "n_predict": 1}).encode()
+    headers = {"Authorization": f"Bearer {endpoint.api_key}", "Content-Type": "application/json"}
+    try:
+        # No proxy: the address is this machine's own.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener.open(urllib.request.Request(f"{endpoint.url}/completion", body, headers), timeout=_GREETING_SECONDS).read()
+    except OSError as error:
+        raise ModelError(f"The model server started and did not answer ({error}).", retryable=True, charged=False) from None
 
 
 def _library() -> Any:
@@ -108,7 +124,7 @@ def _params(path: Path, key: str, slots: int, context_tokens: int, threads: int)
     params.cpuparams_batch.n_threads = threads
     params.n_threads_http = slots + 4
     params.verbosity = -1
-    params.warmup = False  # it costs a pass at start; the first request pays less
+    params.warmup = False  # the greeting is one
     params.ui = False
     params.endpoint_slots = False
     # Prompts of finished requests would be copied to a second cache of gigabytes.

@@ -31,9 +31,9 @@ Post = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Score(NamedTuple):
-    """The log-probability (nats) of ``scored`` tokens that followed ``given`` tokens."""
+    """The mean log-probability (nats a token) of ``scored`` tokens that followed ``given`` tokens."""
 
-    nats: float
+    mean: float
     given: int
     scored: int
 
@@ -144,29 +144,37 @@ def forced(context: Sequence[int], continuation: Sequence[int]) -> dict[str, Any
     }
 
 
-def read(answer: dict[str, Any], continuation: Sequence[int]) -> float | None:
-    """The summed log-probability in ``answer``, or ``None`` if other tokens came than were asked for."""
-    entries = answer.get("completion_probabilities") or []
-    if [entry.get("id") for entry in entries] != list(continuation):
+def read(answer: dict[str, Any], continuation: Sequence[int]) -> tuple[float, int] | None:
+    """The summed log-probability (nats) in ``answer`` and of how many tokens, or ``None`` if other tokens came than were asked for.
+
+    The server reports none for a token that ends within a character. Such tokens are left out, the same for every option.
+    """
+    if answer.get("tokens") != list(continuation):
         return None
-    return sum(float(entry["logprob"]) for entry in entries)
+    reported = [float(entry["logprob"]) for entry in answer.get("completion_probabilities") or ()]
+    return sum(reported), len(reported)
 
 
-async def log_probability(context: Sequence[int], continuation: Sequence[int], post: Post) -> float:
-    """Log P(``continuation`` | ``context``) in nats. Raises ``ModelError`` when the server cannot be made to tell."""
-    total = 0.0
+async def log_probability(context: Sequence[int], continuation: Sequence[int], post: Post) -> tuple[float, int]:
+    """Log P(``continuation`` | ``context``) in nats, and of how many tokens (see ``read``).
+
+    Raises ``ModelError`` when the server cannot be made to tell.
+    """
+    nats, told = 0.0, 0
     given = list(context)
-    for piece in segments(continuation):
-        nats = read(await post("/completion", forced(given, piece)), piece)
-        if nats is None and len(piece) > 1:
-            # A piece of one token needs no order, so this way cannot be missed; it only costs a request a token.
-            parts = [read(await post("/completion", forced([*given, *piece[:n]], [token])), [token]) for n, token in enumerate(piece)]
-            nats = None if None in parts else sum(part for part in parts if part is not None)
-        if nats is None:
+    waiting = segments(continuation)[::-1]
+    while waiting:
+        piece = waiting.pop()
+        found = read(await post("/completion", forced(given, piece)), piece)
+        if found is not None:
+            nats, told = nats + found[0], told + found[1]
+            given += piece
+        elif len(piece) > 1:
+            # A piece of one token needs no order, so it cannot be missed; it only costs a request a token.
+            waiting += [[token] for token in reversed(piece)]
+        else:
             raise ModelError("The model server did not score the tokens it was given. Use the pinned version of xllamacpp.", charged=False)
-        total += nats
-        given += piece
-    return total
+    return nats, told
 
 
 class Scorer:
@@ -192,15 +200,15 @@ class Scorer:
             if not continuation:
                 return Score(0.0, 0, 0)
             async with gate:
-                nats = await log_probability(context, continuation, post)
-            return Score(nats, len(context), len(continuation))
+                nats, told = await log_probability(context, continuation, post)
+            return Score(nats / told if told else 0.0, len(context), len(continuation))
 
         # Pairs with the same context run one after another, so the server finds it in a slot.
         new.sort(key=lambda pair: pair[0])
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(score(pair)) for pair in new]
         fresh = {pair: task.result() for pair, task in zip(new, tasks, strict=True)}
-        rows = [[_nats_a_token(self._recall(pair, fresh)) for pair in row] for row in table]
+        rows = [[self._recall(pair, fresh).mean for pair in row] for row in table]
         self._remember(fresh)
         labels, margins = decide(choice.options, rows, len(choice.texts))
         return Verdicts(labels, margins, sum(s.given for s in fresh.values()), sum(s.scored for s in fresh.values()))
@@ -227,7 +235,3 @@ class Scorer:
         self._scores.update(fresh)
         while len(self._scores) > self._size:
             self._scores.popitem(last=False)
-
-
-def _nats_a_token(score: Score) -> float:
-    return score.nats / score.scored if score.scored else 0.0

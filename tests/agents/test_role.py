@@ -99,7 +99,7 @@ def test_wrong_roles_are_refused_with_the_next_step() -> None:
         {"name": "a", "output": Mood, "options": {"awful": "very bad"}},
     ):
         with pytest.raises(BadInput):
-            Role(**settings)  # type: ignore[arg-type]
+            Role(**settings)
 
 
 def test_input_is_read_strictly_and_says_where_it_is_wrong() -> None:

@@ -318,7 +318,7 @@ def test_sequential_with_a_rule_for_a_plan_needs_no_model() -> None:
 
 def test_a_plan_that_never_ends_is_ended() -> None:
     again = tool(repeatable=True)(add.function)
-    endless = Role("a", output=int, tools=[again], strategy="sequential", plan=lambda value, seen: [call("add", a=1, b=1)])
+    endless = Role("a", output=int, tools=[again], strategy="sequential", plan=lambda value, seen: [call("add", a=1, b=1)], limits=Limits())
     assert worked(endless, "go").verdict is Verdict.TURNS
 
 
@@ -390,10 +390,10 @@ def test_untrusted_input_is_shown_as_material() -> None:
     assert [one.role for one in seen[0].messages if "obey me" in one.content] == ["tool"]
 
 
-def test_ten_thousand_conversations_share_one_list_script() -> None:
+def test_a_thousand_conversations_share_one_list_script() -> None:
     model = ScriptedModel([call("add", a=1, b=2), "three"])
 
-    async def main() -> list[str]:
+    async def main() -> list[Any]:
         one = Role("a", tools=[add])
         return await asyncio.gather(*(work(one, "go", LocalDesk(task=str(n)), model) for n in range(1_000)))
 
@@ -416,6 +416,16 @@ def test_stopped_work_tells_of_the_call_that_it_was_in() -> None:
     assert isinstance(told, ModelCalled)
     assert told.failure is not None
     assert told.failure.verdict is Verdict.CANCELLED
+
+
+def test_what_the_roles_own_rules_raise_is_a_code_error() -> None:
+    def broken(*given: Any) -> Any:
+        raise TimeoutError("not mine")
+
+    for one in (Role("a", prompt=broken), Role("a", strategy="sequential", plan=broken)):
+        failure = worked(one, "go", ScriptedModel(["x"])).failure
+        assert failure is not None
+        assert (failure.verdict, "TimeoutError: not mine" in failure.message) == (Verdict.CODE_ERROR, True)
 
 
 def test_failed_passes_through_a_function_role() -> None:

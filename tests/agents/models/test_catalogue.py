@@ -18,7 +18,8 @@ def test_every_entry_can_score_and_fill_schemas_but_has_no_native_tools() -> Non
     for entry in CATALOGUE.values():
         assert {Need.JSON_SCHEMA, Need.LOG_PROBABILITIES} <= entry.profile.can
         assert Need.NATIVE_TOOLS not in entry.profile.can
-        assert entry.description and entry.licence == "Apache-2.0"
+        assert entry.description
+        assert entry.licence == "Apache-2.0"
 
 
 def test_joined_wheels_are_in_order_and_official_hub_comes_first() -> None:
@@ -38,7 +39,8 @@ def test_local_gguf_is_taken_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(b"GGUF....")
     found = find(f"embedded:{path}")
-    assert isinstance(found, LocalModel) and not isinstance(found, Entry)
+    assert isinstance(found, LocalModel)
+    assert not isinstance(found, Entry)
     assert found.path == path
 
 

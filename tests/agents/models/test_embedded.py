@@ -72,7 +72,8 @@ def ask(endpoint: Endpoint, request: ModelRequest, on_text: Callable[[str], None
         finally:
             await model.aclose()
         bound = model.bound(request)
-        assert (reply.input_tokens or 0) <= bound[0] and (reply.output_tokens or 0) <= bound[1]
+        assert (reply.input_tokens or 0) <= bound[0]
+        assert (reply.output_tokens or 0) <= bound[1]
         return reply
 
     return asyncio.run(body())
@@ -86,14 +87,17 @@ def test_embedded_model_is_a_model_and_free() -> None:
 
 def test_chat_gives_text_usage_and_the_reason_it_stopped(engine: Endpoint) -> None:
     reply = ask(engine, ASK)
-    assert reply.text and reply.finish is Finish.LENGTH
-    assert reply.output_tokens == 12 and reply.input_tokens
+    assert reply.text
+    assert reply.finish is Finish.LENGTH
+    assert reply.output_tokens == 12
+    assert reply.input_tokens
 
 
 def test_streamed_pieces_join_to_the_reply(engine: Endpoint) -> None:
     pieces: list[str] = []
     reply = ask(engine, ASK, pieces.append)
-    assert len(pieces) > 1 and "".join(pieces) == reply.text
+    assert len(pieces) > 1
+    assert "".join(pieces) == reply.text
     assert reply.output_tokens == 12
 
 
@@ -106,14 +110,16 @@ def test_output_fits_the_schema(engine: Endpoint) -> None:
     }
     question = ChatMessage(role="user", content="Bob is 42 years old. Give name and age.")
     answer = json.loads(ask(engine, ModelRequest(messages=(question,), output_schema=schema, max_output_tokens=60)).text)
-    assert set(answer) == {"name", "age"} and isinstance(answer["age"], int)
+    assert set(answer) == {"name", "age"}
+    assert isinstance(answer["age"], int)
 
 
 def test_prompt_beyond_the_context_is_an_error_that_repeating_does_not_help(engine: Endpoint) -> None:
     long = ModelRequest(messages=(ChatMessage(role="user", content="word " * 12000),))
     with pytest.raises(ModelError) as caught:
         ask(engine, long)
-    assert not caught.value.retryable and not caught.value.charged
+    assert not caught.value.retryable
+    assert not caught.value.charged
 
 
 def test_wrong_key_is_refused(engine: Endpoint) -> None:
@@ -210,7 +216,8 @@ def test_server_that_stays_dead_is_a_retryable_error() -> None:
 
     with pytest.raises(ModelError) as caught:
         asyncio.run(body())
-    assert caught.value.retryable and not caught.value.charged
+    assert caught.value.retryable
+    assert not caught.value.charged
 
 
 def test_answer_that_takes_too_long_is_a_retryable_error() -> None:

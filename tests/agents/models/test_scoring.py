@@ -26,7 +26,7 @@ class Server:
         given = "".join(map(chr, body["prompt"]))
         scored = [int(token) for token, _ in body["logit_bias"]]
         nats = self.score(given, "".join(map(chr, scored)))
-        return {"completion_probabilities": [{"id": token, "logprob": nats} for token in scored]}
+        return {"tokens": scored, "completion_probabilities": [{"logprob": nats} for _ in scored]}
 
 
 def test_centring_takes_away_what_an_option_scores_on_every_text() -> None:
@@ -56,7 +56,9 @@ def test_channel_scores_the_text_and_label_scores_the_label() -> None:
     choice = Choice(texts=("red  fruit",), options=OPTIONS)
     assert pairs(choice, "channel")[0][0] == ("A message about apples:", " red fruit")
     context, continuation = pairs(choice, "label")[0][1]
-    assert "red fruit" in context and "bread" in context and continuation == " b"
+    assert "red fruit" in context
+    assert "bread" in context
+    assert continuation == " b"
 
 
 def test_scorer_reads_scores_a_token_and_picks() -> None:
@@ -70,7 +72,7 @@ def test_scorer_reads_scores_a_token_and_picks() -> None:
 def test_pair_that_was_scored_before_costs_nothing() -> None:
     server = Server(lambda given, scored: -1.0)
     scorer = Scorer("channel", concurrency=2)
-    choice = Choice(texts=("pie",), options=OPTIONS, baseline=("roll",))
+    choice = Choice(texts=("pie",), options=OPTIONS, baseline=("bun",))
     first = asyncio.run(scorer.choose(choice, server))
     again = asyncio.run(scorer.choose(choice.model_copy(update={"texts": ("cake",)}), server))
     assert (server.completions, first.scored > again.scored) == (6, True)
@@ -103,7 +105,8 @@ def test_bound_is_never_below_what_is_computed() -> None:
         server = Server(lambda given, scored: -1.0)
         found = asyncio.run(Scorer(scoring, concurrency=2).choose(choice, server))  # type: ignore[arg-type]
         given, scored = bound(choice, scoring)  # type: ignore[arg-type]
-        assert found.given <= given and found.scored <= scored
+        assert found.given <= given
+        assert found.scored <= scored
 
 
 def test_forced_tokens_come_in_order_whatever_the_context_has() -> None:
@@ -125,11 +128,11 @@ def test_answer_with_other_tokens_is_asked_for_token_by_token_and_then_an_error(
     async def stubborn(path: str, body: dict[str, Any]) -> dict[str, Any]:
         wanted = [token for token, _ in body["logit_bias"]]
         said = wanted if len(wanted) == 1 else wanted[::-1]
-        return {"completion_probabilities": [{"id": token, "logprob": -1.0} for token in said]}
+        return {"tokens": said, "completion_probabilities": [{"logprob": -1.0} for _ in said]}
 
     async def useless(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        return {"completion_probabilities": [{"id": 0, "logprob": -1.0}]}
+        return {"tokens": [0], "completion_probabilities": [{"logprob": -1.0}]}
 
-    assert asyncio.run(log_probability([1], [7, 8], stubborn)) == -2.0
+    assert asyncio.run(log_probability([1], [7, 8], stubborn)) == (-2.0, 2)
     with pytest.raises(ModelError, match="did not score"):
         asyncio.run(log_probability([1], [7, 8], useless))

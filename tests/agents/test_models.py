@@ -1,0 +1,119 @@
+import asyncio
+import sys
+import types
+
+import cloudpickle
+import pytest
+from pydantic import BaseModel
+
+from agents import ScriptedModel, call, say
+from agents.models.http import OPENAI_URL, HttpModel
+from agents.models.port import Model
+from agents.models.registry import resolve
+from protocols.chat import ChatMessage, Choice, ModelRequest, Option, ToolSpec
+from protocols.failures import BadInput, ModelError
+from protocols.trust import Origin
+
+
+class Out(BaseModel):
+    n: int
+
+
+def ask(model: Model, request: ModelRequest | None = None) -> object:
+    request = request or ModelRequest(messages=(ChatMessage(role="user", content="hi"),))
+    return asyncio.run(model.complete(request))
+
+
+def chosen(*labels: str, texts: int = 1) -> ModelRequest:
+    options = tuple(Option(label=one, description=one) for one in labels)
+    return ModelRequest(choice=Choice(texts=("t",) * texts, options=options))
+
+
+def test_scripted_replies_of_every_kind() -> None:
+    tools = (ToolSpec(name="f", description="", parameters={}),)
+    request = ModelRequest(messages=(ChatMessage(role="user", content="hi"),), tools=tools)
+
+    def reply(one: object) -> object:
+        return asyncio.run(ScriptedModel([one]).complete(request))
+
+    assert reply("text").text == "text"  # type: ignore[attr-defined]
+    assert reply(say("text", output_tokens=3)).output_tokens == 3  # type: ignore[attr-defined]
+    assert reply(Out(n=1)).text == '{"n":1}'  # type: ignore[attr-defined]
+    assert reply({"a": [1]}).text == '{"a":[1]}'  # type: ignore[attr-defined]
+    assert [one.name for one in reply([call("f"), call("g", n=1)]).tool_calls] == ["f", "g"]  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="down"):
+        reply(ModelError("down"))
+
+
+def test_a_list_script_answers_by_the_place_in_the_conversation() -> None:
+    model = ScriptedModel(["one", "two"])
+    said = ChatMessage(role="assistant", content="one", origin=Origin.MODEL)
+    request = ModelRequest(messages=(ChatMessage(role="user", content="hi"), said))
+    assert ask(model).text == "one"  # type: ignore[attr-defined]
+    assert ask(model, request).text == "two"  # type: ignore[attr-defined]
+    assert ask(model).text == "one"  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="asked for number 3"):
+        ask(model, ModelRequest(messages=(said, said)))
+    assert model.calls == 4
+
+
+def test_scripted_choices_must_be_among_the_options() -> None:
+    assert ask(ScriptedModel(["b"]), chosen("a", "b", texts=2)).labels == ("b", "b")  # type: ignore[attr-defined]
+    assert ask(ScriptedModel([["a", "b"]]), chosen("a", "b", texts=2)).labels == ("a", "b")  # type: ignore[attr-defined]
+    for wrong in ("c", ["a"]):
+        with pytest.raises(ModelError):
+            ask(ScriptedModel([wrong]), chosen("a", "b", texts=2))
+
+
+def test_scripted_functions_may_be_async_and_travel_by_cloudpickle() -> None:
+    async def script(request: ModelRequest) -> str:
+        await asyncio.sleep(0)
+        return "later"
+
+    assert ask(cloudpickle.loads(cloudpickle.dumps(ScriptedModel(script)))).text == "later"  # type: ignore[attr-defined]
+    with pytest.raises(BadInput):
+        ScriptedModel("text")
+
+
+def test_scripted_usage_never_passes_its_bound() -> None:
+    request = ModelRequest(messages=(ChatMessage(role="user", content="x" * 999),), max_output_tokens=5)
+    model = ScriptedModel(["y" * 999])
+    reply = asyncio.run(model.complete(request))
+    assert (reply.input_tokens or 0, reply.output_tokens or 0) == model.bound(request)
+
+
+def test_ids_resolve_to_models_without_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    made = resolve("openai:gpt-x")
+    assert isinstance(made, HttpModel)
+    assert (made.id, made.base_url) == ("openai:gpt-x", OPENAI_URL)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1/")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    local = resolve("openai:x")
+    assert isinstance(local, HttpModel)
+    assert local.base_url == "http://127.0.0.1:1/v1"
+
+
+def test_ids_resolve_to_models_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("own_models")
+    module.made, module.make, module.nothing = ScriptedModel([], name="own"), lambda: ScriptedModel([], name="new"), 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_models", module)
+    assert resolve("python:own_models:made").id == "scripted:own"
+    assert resolve("python:own_models:make").id == "scripted:new"
+    for wrong in ("nothing", "missing", ""):
+        with pytest.raises(BadInput):
+            resolve(f"python:own_models:{wrong}")
+
+
+def test_unknown_ids_say_what_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    for wrong, help in (("gpt-x", "embedded"), ("openai:", "openai:NAME"), ("scripted:x", "ScriptedModel"), ("openai:x", "OPENAI_API_KEY")):
+        with pytest.raises(BadInput, match=help):
+            resolve(wrong)
+
+
+def test_ports_are_met() -> None:
+    assert isinstance(ScriptedModel([]), Model)
+    assert isinstance(HttpModel("http://x/v1", "m"), Model)

@@ -1,0 +1,137 @@
+"""The audit as a team: on both runtimes, with a scripted model that labels by keyword, and a host that is killed in the middle."""
+
+import asyncio
+import os
+import re
+import signal
+from pathlib import Path
+
+from audit.answers import Batch, Described, Licence, Sheet
+from audit.inventory import installed
+from dependency_audit import describer, licence_reader, team
+
+from agents import ScriptedModel, steps
+from orchestrator import Board, RunResult
+from protocols import messages as m
+from protocols.chat import ModelReply, ModelRequest
+from protocols.messages import Status
+
+LICENCES = ["permissive", "weak copyleft", "strong copyleft", "proprietary"]
+
+
+def by_keyword(request: ModelRequest) -> ModelReply:
+    """Every text that says HTTP is networking; margins are wide."""
+    assert request.choice is not None
+    labels = [option.label for option in request.choice.options]
+    found = tuple("networking" if "http" in text.lower() else labels[-1] for text in request.choice.texts)
+    return ModelReply(labels=found, margins=(0.3,) * len(found))
+
+
+def names_in(report: str) -> list[str]:
+    rows = report.split("## Every package\n")[1].splitlines()
+    return [row.split("|")[1].strip() for row in rows if row.startswith("|")][2:]
+
+
+def check(result: RunResult) -> None:
+    assert result.status is Status.DONE, result.failure
+    assert names_in(result.output) == list(installed())
+    assert not [task for task in result.tasks if task.failure]
+
+
+def test_every_package_of_the_environment_is_in_the_report_once(runtime: str, store: str) -> None:
+    result = team.run_sync(runtime=runtime, store=store, model=ScriptedModel(by_keyword))
+    check(result)
+    assert len(names_in(result.output)) >= 20
+    assert re.search(r"\| requests \|.*\| networking \|", result.output)
+    described = [task for task in result.tasks if task.role == "describer"]
+    assert sum(task.usage.model_calls for task in described) == len(described)
+
+
+def test_a_pattern_as_the_goal_narrows_the_audit(store: str) -> None:
+    result = team.run_sync("pydantic* requests", runtime="inline", store=store, model=ScriptedModel(by_keyword))
+    assert names_in(result.output) == ["pydantic", "pydantic-core", "requests"]
+    assert "is not installed" not in result.output
+
+
+def test_a_killed_host_leaves_no_package_out_and_doubles_none(cluster: None, store: str) -> None:
+    async def killed() -> RunResult:
+        async with Board(runtime="ray", store=store) as board:
+            handle = await board.start(team, model=ScriptedModel(by_keyword, latency=2.0))
+            done = 0
+            async for envelope in handle.events():
+                done += isinstance(envelope.body, m.TaskEnded)
+                if done == 30:
+                    break
+            os.kill(my_hosts()[0], signal.SIGKILL)
+            return await handle.result()
+
+    result = asyncio.run(killed())
+    check(result)
+    assert {task.attempts for task in result.tasks} == {1, 2}
+
+
+def my_hosts() -> list[int]:
+    """The host processes of the cluster that this process started: others may run on the same machine."""
+    hosts = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cmdline").read_bytes().startswith(b"ray::HostActor") and os.getpid() in ancestors(int(path.name)):
+                hosts.append(int(path.name))
+        except OSError:
+            continue
+    return sorted(hosts)
+
+
+def ancestors(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        found.append(pid)
+    return found
+
+
+# --- the two roles that may ask the model
+
+
+async def outcome(role: object, value: object, model: ScriptedModel) -> object:
+    ended = [message async for message in steps(role, value, model)][-1]  # type: ignore[arg-type]
+    assert isinstance(ended, m.TaskEnded), ended
+    assert ended.failure is None, ended.failure
+    assert ended.output is not None
+    return ended.output.inline
+
+
+def licence(sheet: Sheet, label: str = "proprietary", margin: float = 0.3) -> tuple[Licence, int]:
+    model = ScriptedModel(lambda request: ModelReply(labels=(label,), margins=(margin,)))
+    return Licence.model_validate(asyncio.run(outcome(licence_reader, sheet, model))), model.calls
+
+
+def test_what_rules_place_costs_no_model_call() -> None:
+    found, calls = licence(Sheet(name="x", field="MIT"))
+    assert (found.by, found.kind, calls) == ("rules", "permissive", 0)
+
+
+def test_what_rules_cannot_place_is_the_models() -> None:
+    found, calls = licence(Sheet(name="x", field="For customers with a signed contract"))
+    assert (found.by, found.kind, calls) == ("model", "proprietary", 1)
+
+
+def test_what_the_model_is_unsure_of_is_a_persons_with_its_guess() -> None:
+    found, calls = licence(Sheet(name="x", field="For customers with a signed contract"), margin=0.001)
+    assert (found.by, found.kind, calls) == ("person", "proprietary", 1)
+    assert "its guess is proprietary" in found.why
+
+
+def test_a_package_that_says_nothing_is_a_persons_at_no_cost() -> None:
+    found, calls = licence(Sheet(name="x"))
+    assert (found.by, calls) == ("person", 0)
+
+
+def test_a_batch_is_one_call_and_the_silent_are_the_fallbacks() -> None:
+    batch = Batch(sheets=[Sheet(name="a", summary="HTTP client"), Sheet(name="mute"), Sheet(name="b", summary="things")])
+    model = ScriptedModel(by_keyword)
+    found = asyncio.run(outcome(describer, batch, model))
+    answers = [Described.model_validate(one) for one in found]  # type: ignore[attr-defined]
+    assert [(one.name, one.by, one.line_by) for one in answers] == [("a", "model", "summary"), ("b", "model", "summary")]
+    assert answers[0].purpose == "networking"
+    assert model.calls == 1
