@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from audit.answers import Audit, Batch, Described, Everything, Found, Licence, Sheet
 from audit.inventory import installed, look_into
 from audit.licences import KINDS, LICENCE_MARGIN, TYPICAL_LICENCES, read_licence
-from audit.purposes import PURPOSES, gist
+from audit.purposes import PURPOSES, WRITE, believable, gist
 from audit.report import report
 from audit.risks import weigh
 from audit.words import clip
@@ -23,6 +23,7 @@ from audit.words import clip
 from agents import Context, role
 from orchestrator import Team, only
 from protocols.budget import Limits
+from protocols.failures import Failed
 from protocols.plan import Plan, Task, ref
 
 BATCH = 8
@@ -45,22 +46,32 @@ async def licence_reader(sheet: Sheet, context: Context) -> Licence:
         return Licence(name=sheet.name, why="nothing in it says a word about a licence")
     label, margin = await context.choose(" ".join(text.split()[:30]), KINDS, baseline=TYPICAL_LICENCES)
     said = f"{clip(text, 60)!r}, read with a margin of {margin:.2f}"
-    if margin < LICENCE_MARGIN:
+    if 0 < margin < LICENCE_MARGIN:
         return Licence(name=sheet.name, kind=label, why=f"the model is not sure of {said}; its guess is {label}")
     return Licence(name=sheet.name, licence=clip(text, 30), kind=label, by="model", why=said)
 
 
-@role(name="describer", model="embedded", limits=Limits(model_calls=2 * BATCH))
+@role(name="describer", model="embedded", limits=Limits(model_calls=4 * BATCH))
 async def describer(batch: Batch, context: Context) -> list[Described]:
     """What each package of a batch is for, and one line about it."""
     known = [sheet for sheet in batch.sheets if gist(sheet)]
     chosen = await context.choose([gist(sheet) for sheet in known], PURPOSES)
+    writes = not any(margin for _, margin in chosen)  # no scores: a model that wrote its labels, so a bigger one
     answers = []
     for sheet, (purpose, margin) in zip(known, chosen, strict=True):
-        answers.append(
-            Described(name=sheet.name, purpose=purpose, margin=round(margin, 3), by="model", line=sheet.summary, line_by="summary")
-        )
+        line, line_by = await sentence(sheet, context) if writes else (sheet.summary, "summary")
+        answers.append(Described(name=sheet.name, purpose=purpose, margin=round(margin, 3), by="model", line=line, line_by=line_by))
     return answers
+
+
+async def sentence(sheet: Sheet, context: Context) -> tuple[str, str]:
+    """One sentence by the model if it holds to its source, else the package's own summary; and which of them it is."""
+    source = f"{sheet.name}: {sheet.summary}\n{sheet.words}"
+    try:
+        said = str(await context.ask(source, instructions=WRITE)).strip()
+    except Failed:
+        return sheet.summary, "summary"
+    return (said, "model") if believable(said, source) else (sheet.summary, "fallback")
 
 
 @role(name="risk")

@@ -136,10 +136,12 @@ class RunHandle:
         while True:
             total, page = rows(await self._surely(self._service.outcomes, self.run_id, len(tasks)))
             for row in page:
-                output = None if row.output is None else await self._read(row.output)
-                tasks.append(row.outcome if output is None else row.outcome.model_copy(update={"output": output}))
+                outcome = row.outcome
+                if row.blob is not None:
+                    outcome = outcome.model_copy(update={"output": await self._read(m.Value(blob=row.blob))})
+                tasks.append(outcome)
                 if row.is_result:
-                    results.add(row.outcome.task)
+                    results.add(outcome.task)
             if len(tasks) >= total:
                 return tasks, results
 

@@ -5,10 +5,12 @@ relied on for nothing: every call may fail with ``LinkDown`` and is made again b
 """
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import ray
@@ -42,6 +44,7 @@ def _untracked(method: Method) -> Method:
     return decorated
 
 
+THREADS = 64
 _MANY = 10_000  # calls that one actor may have open: links have one each, and drivers wait in long polls
 
 
@@ -245,6 +248,9 @@ class HostActor:
 
     def __init__(self, name: str, label: str, pool: str, token: str) -> None:
         _log_to_json()
+        # Thousands of agents live at once and hold no cycles: collecting often would walk all of them for nothing.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         self._label = label
         self._host = Host(name, pool, Models(lambda model: model_server.connect(model, NAMESPACE, token)))
 
@@ -252,6 +258,8 @@ class HostActor:
         return f"Host({self._label})"
 
     async def attach(self, coordinator: str, handle: ActorHandle) -> str:
+        # Blocking tools and functions wait in threads: more of them than cores.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="tools"))
         return await self._host.attach(coordinator, RemoteCoordinator(handle))
 
     async def deliver(self, batch: bytes) -> int:

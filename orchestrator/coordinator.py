@@ -37,7 +37,12 @@ KEPT_RUNS = 100
 
 log = get_logger("coordinator")
 
+DISPATCHED = 1_000
+"""At most so many attempts of a run start with one append: hosts are at work on the first while the next are prepared."""
+
 _FROM_HOSTS = (m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded)
+_SILENT = frozenset((m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded, m.TasksAdded))
+"""Messages that are acted on by what they lead to, and not themselves."""
 
 
 class Watched(NamedTuple):
@@ -295,10 +300,12 @@ class Coordinator:
         for here in list(self._runs.values()):
             if here.state.act is Act.ENDED or here.broken is not None:
                 continue
-            while (dispatch := schedule(here.state, room)) is not None:
+            dispatch = schedule(here.state, room, DISPATCHED)
+            if dispatch is not None:
                 for one in dispatch.items:
                     room[self._roster.links[one.host].side.pool][one.host] -= 1
                 self._fold(_Item(here.state.run, now(), dispatch, None), entries, decided)
+                self._wake.set()
         if entries:
             epochs = {entry.run: self._runs[entry.run].epoch for entry in entries}
             await asyncio.to_thread(self._journal.append, entries, epochs)
@@ -314,15 +321,17 @@ class Coordinator:
         here = self._runs.get(item.run)
         if here is None or here.broken is not None or here.state.act is Act.ENDED:
             return
-        todo = deque([(item.message, item.body)])
+        todo: list[tuple[m.Message, bytes | None]] = [(item.message, item.body)]
         while todo:
-            message, body = todo.popleft()
+            message, body = todo.pop()
             seq = here.state.seq + 1
             entry = Envelope(item.run, seq, item.at, message)
             entries.append(Entry(item.run, seq, item.at, type(message).__name__, body or codec.pack(message)))
             here.state, decisions = reducer.step(here.state, entry, self._fetch)
-            decided.append((here, message))
-            todo.extendleft((decision, None) for decision in reversed(decisions))
+            if type(message) not in _SILENT:
+                decided.append((here, message))
+            if decisions:
+                todo += [(decision, None) for decision in reversed(decisions)]
 
     # --- the end of things --------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from protocols.budget import NOTHING, ZERO, Amount, Usage, amount
 from protocols.envelope import Batch
 from protocols.failures import CallboardError, Failed, Failure, UnknownMessage, Verdict
 from protocols.plan import resolve
+from protocols.trust import Origin
 
 INLINE = 8_000
 """An output of more packed bytes than this goes to the blob store and travels by digest."""
@@ -130,11 +131,12 @@ class Host:
 
     async def roles(self, digest: str) -> Roles:
         """The roles of a team, by the digest of its code."""
-        async with self._loading:
-            if digest not in self._teams:
-                assert self._side is not None
-                self._teams[digest] = code.unpack(await self._side.get_blob(digest))
-            return self._teams[digest]
+        if digest not in self._teams:
+            async with self._loading:
+                if digest not in self._teams:
+                    assert self._side is not None
+                    self._teams[digest] = code.unpack(await self._side.get_blob(digest))
+        return self._teams[digest]
 
     @property
     def outbox(self) -> Outbox:
@@ -179,7 +181,7 @@ class _Agent:
         self.attempt = assign.attempt
         self.task_handle: asyncio.Task[None] | None = None
         self._left: Amount = amount(assign.lease) if assign.lease else ZERO
-        self._used: Usage = NOTHING
+        self._used = [0, 0, 0, 0, 0, 0]
         self._asks = 0
         self._answers: dict[tuple[str, int], asyncio.Future[m.Message]] = {}
         self._stop: Failure | None = None
@@ -236,21 +238,28 @@ class _Agent:
                 attempt=self.attempt,
                 output=output,
                 failure=failure,
-                usage=self._used,
+                usage=self._usage(),
                 began=began,
                 ended=now(),
             )
         )
         self.host.done(self)
 
+    def _usage(self) -> Usage:
+        used = self._used
+        if not any(used):
+            return NOTHING
+        return Usage(input_tokens=used[0], output_tokens=used[1], micros=used[2], model_calls=used[3], tool_calls=used[4], turns=used[5])
+
     async def _result(self) -> tuple[m.Value | None, Failure | None]:
         try:
             role = (await self.host.roles(self.assign.team))[self.assign.role]
             value = self.assign.input
+            origin = Origin.AGENT if self.assign.inputs else Origin.USER
             if self.assign.inputs:
                 inputs = {name: await self.host.read(one) for name, one in self.assign.inputs.items() if one is not None}
                 value = resolve(value, inputs)
-            output = await work(role, value, self, self.host.models.get(role))
+            output = await work(role, value, self, self.host.models.get(role), origin=origin)
             return await self.host.keep(output), None
         except Failed as error:
             return None, error.failure
@@ -291,7 +300,13 @@ class _Agent:
         return await future
 
     def settle(self, need: Usage, used: Usage) -> None:
-        self._used += used
+        total = self._used
+        total[0] += used.input_tokens
+        total[1] += used.output_tokens
+        total[2] += used.micros
+        total[3] += used.model_calls
+        total[4] += used.tool_calls
+        total[5] += used.turns
         if self.assign.limited:
             back = zip(self._left, amount(need), amount(used), strict=True)
             # Below zero when a provider used more than its worst case: the coordinator took that out of the lease as well.

@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 from orchestrator.reducer.state import RunState
 from protocols import codec
-from protocols.budget import Usage
+from protocols.budget import NOTHING, Usage
 from protocols.envelope import BATCH_BYTES
 from protocols.failures import Failure
-from protocols.messages import Value
+from protocols.messages import BlobRef, Value
 from protocols.record import Record
 
-PAGE = 500
 
 
 class TaskOutcome(Record):
@@ -22,40 +21,43 @@ class TaskOutcome(Record):
     status: str
     output: Any = None
     failure: Failure | None = None
-    usage: Usage = Usage()
+    usage: Usage = NOTHING
     seconds: float = 0.0
     attempts: int = 0
 
 
 class Row(NamedTuple):
-    """One task of a page: its outcome, still without its output, which may be in a blob; and whether it is a result of the run."""
+    """One task of a page: its outcome; the blob that holds its output, if one does; and whether it is a result of the run."""
 
     outcome: TaskOutcome
-    output: Value | None
+    blob: BlobRef | None
     is_result: bool
 
 
 def page(state: RunState, start: int) -> bytes:
-    """The tasks from number ``start`` on, as many as fit, packed; ``rows`` reads it."""
-    found: list[Any] = []
+    """The tasks from number ``start`` on, as many as fit into a batch (at least one), packed; ``rows`` reads it."""
+    found: list[bytes] = []
     size = 0
-    for one in islice(state.tasks.values(), start, start + PAGE):
-        found.append(
+    for one in islice(state.tasks.values(), start, None):
+        output = one.output or Value()
+        row = codec.pack_value(
             [
                 one.task.id,
                 one.task.role,
                 one.phase.name.lower(),
-                one.output.model_dump(exclude_defaults=True) if one.output else None,
+                output.inline,
+                output.blob.model_dump() if output.blob else None,
                 one.failure.model_dump() if one.failure else None,
-                one.usage.model_dump(exclude_defaults=True),
+                one.usage.model_dump(exclude_defaults=True) if one.usage is not NOTHING else None,
                 one.ended - one.began if one.began and one.ended else 0,
                 one.attempt,
                 one.is_result,
             ]
         )
-        size += 200
-        if size > BATCH_BYTES:
+        size += len(row)
+        if size > BATCH_BYTES and found:
             break
+        found.append(row)
     return codec.pack_value([len(state.tasks), found])
 
 
@@ -63,9 +65,17 @@ def rows(packed: bytes) -> tuple[int, list[Row]]:
     """How many tasks the run has, and the rows of this page."""
     total, found = codec.unpack_value(packed)
     made = []
-    for task, role, status, output, failure, usage, milliseconds, attempts, is_result in found:
+    for row in found:
+        task, role, status, output, blob, failure, usage, milliseconds, attempts, is_result = codec.unpack_value(row)
         outcome = TaskOutcome(
-            task=task, role=role, status=status, failure=failure, usage=usage, seconds=milliseconds / 1000, attempts=attempts
+            task=task,
+            role=role,
+            status=status,
+            output=output,
+            failure=failure,
+            usage=usage or NOTHING,
+            seconds=milliseconds / 1000,
+            attempts=attempts,
         )
-        made.append(Row(outcome, None if output is None else Value.model_validate(output), is_result))
+        made.append(Row(outcome, BlobRef.model_validate(blob) if blob else None, is_result))
     return total, made

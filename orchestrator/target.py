@@ -8,8 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import cloudpickle
-
 from orchestrator.team import Team
 from protocols.failures import BadInput, CallboardError
 
@@ -60,11 +58,13 @@ def _from_file(where: str) -> tuple[ModuleType, str]:
     if not path.is_file():
         raise BadInput(f"there is no file {where}" + ("" if not path.exists() else " (it is a folder)") + "; check the path")
     _put_first(str(path.parent))
-    loaded = sys.modules.get(path.stem)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
-        return loaded, str(path)
     # the plain name, so that classes of the file are found again under it; another module of this name keeps its place
-    name = path.stem if path.stem not in sys.modules and path.stem.isidentifier() else f"callboard_target_{path.stem}"
+    other = f"callboard_target_{path.stem}"
+    for known in (path.stem, other):
+        loaded = sys.modules.get(known)
+        if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+            return loaded, str(path)
+    name = path.stem if path.stem not in sys.modules and path.stem.isidentifier() else other
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -75,8 +75,6 @@ def _from_file(where: str) -> tuple[ModuleType, str]:
     except BaseException as error:
         del sys.modules[name]
         raise _refused(where, error) from error
-    # hosts and a later resume must not need the file, nor find it changed: its code travels with the team
-    cloudpickle.register_pickle_by_value(module)
     return module, str(path)
 
 

@@ -16,14 +16,14 @@ from aiohttp import web
 
 
 @pytest.fixture(scope="session", autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Journals of tests never meet those of the person who runs them; model weights are looked for where they are."""
     path = tmp_path_factory.mktemp("home")
     models = Path(os.environ.get("CALLBOARD_HOME", Path.home() / ".callboard")) / "models"
     models.mkdir(parents=True, exist_ok=True)
     (path / "models").symlink_to(models)
     os.environ["CALLBOARD_HOME"] = str(path)
-    yield path
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ PURPOSES = {
 PURPOSE_MARGIN = 0.02
 """Nats a token; below it the purpose is shown with a question mark."""
 WORDS = 30
+WRITE = "Say in one plain sentence of at most 20 words what this Python package is for. Name and count nothing that the text does not."
 OPENERS = frozenset({"a", "an", "the", "it", "this", "these", "provides", "offers", "helps", "lets", "adds", "gives", "makes", "python"})
 """Words that may begin a sentence with a capital and name nothing."""
 
@@ -31,6 +32,11 @@ def gist(sheet: Sheet) -> str:
     if words.casefold().startswith(summary.casefold()):
         words = words[len(summary) :].lstrip(" .:")
     return " ".join(f"{summary}. {words}".split()[:WORDS]).lstrip(". ")
+
+
+def believable(sentence: str, source: str) -> bool:
+    """Whether a model's sentence may stand in the report: one short line whose names and numbers are its source's."""
+    return 0 < len(sentence.split()) <= 30 and "\n" not in sentence and not unsupported(sentence, source)
 
 
 def unsupported(sentence: str, source: str) -> list[str]:

@@ -65,7 +65,9 @@ def judge(
     if age >= 3:
         found.append((min(age - 1, 4), f"no sign of a release after {sheet.year} ({sheet.sign})"))
     if sheet.native:
-        found.append((2 if sheet.native_size > 30e6 else 1, f"native code: {sheet.native} files, {size(sheet.native_size)}"))
+        found.append(
+            (2 if sheet.native_size > 30e6 else 1, f"native code: {sheet.native} file{'s' * (sheet.native > 1)}, {size(sheet.native_size)}")
+        )
     if loose := sorted({edge.name for edge in edges if not edge.spec}):
         found.append((1, f"takes any version of {listed(loose)}"))
     found += [(2, wrong) for wrong in sheet.wrong]

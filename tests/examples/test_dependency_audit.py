@@ -13,7 +13,7 @@ from dependency_audit import describer, licence_reader, team
 from agents import ScriptedModel, steps
 from orchestrator import Board, RunResult
 from protocols import messages as m
-from protocols.chat import ModelReply, ModelRequest
+from protocols.chat import ModelReply, ModelRequest, Need, Profile
 from protocols.messages import Status
 
 LICENCES = ["permissive", "weak copyleft", "strong copyleft", "proprietary"]
@@ -135,3 +135,17 @@ def test_a_batch_is_one_call_and_the_silent_are_the_fallbacks() -> None:
     assert [(one.name, one.by, one.line_by) for one in answers] == [("a", "model", "summary"), ("b", "model", "summary")]
     assert answers[0].purpose == "networking"
     assert model.calls == 1
+
+
+def test_a_model_that_writes_its_labels_also_writes_a_sentence_and_is_not_believed_blindly() -> None:
+    def script(request: ModelRequest) -> object:
+        asked = request.messages[-1].content
+        if request.output_schema is not None:
+            return {str(number): "networking" for number in range(1, len(re.findall(r"^\[\d+\] ", asked, re.M)) + 1)}
+        return "A client for HTTP." if asked.startswith("a:") else "Written by Ada Lovelace in 1843."
+
+    model = ScriptedModel(script, profile=Profile(can=frozenset({Need.TEXT, Need.JSON_SCHEMA})))
+    batch = Batch(sheets=[Sheet(name="a", summary="HTTP client"), Sheet(name="b", summary="a client")])
+    answers = [Described.model_validate(one) for one in asyncio.run(outcome(describer, batch, model))]  # type: ignore[attr-defined]
+    assert [(one.line, one.line_by) for one in answers] == [("A client for HTTP.", "model"), ("a client", "fallback")]
+    assert model.calls == 3
