@@ -7,7 +7,6 @@ relied on for nothing: every call may fail with ``LinkDown`` and is made again b
 import asyncio
 import gc
 import logging
-import os
 import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -268,10 +267,6 @@ class HostActor:
     @_untracked
     async def ping(self) -> str:
         return await self._host.ping()
-
-    async def pid(self) -> int:
-        """The process, for those who test what happens when it is killed."""
-        return os.getpid()
 
     async def close(self) -> None:
         await self._host.close()

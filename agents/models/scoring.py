@@ -18,7 +18,7 @@ from protocols.chat import Choice, Option
 from protocols.failures import ModelError
 
 TEXT_TOKENS = 12
-"""Only the first tokens of a text are scored by the channel. Measured: 12 did as well as 16 and 24, and cost is linear."""
+"""Only the first tokens of a text are scored by the channel: on 70 hand-made cases 12 did as well as 16 and 24, at half the cost."""
 
 LABEL_TEXT_BYTES = 2000
 """Only this much of a text is read before its labels are scored."""
@@ -76,7 +76,7 @@ def pairs(choice: Choice, scoring: Scoring) -> list[list[tuple[str, str]]]:
     texts = [_plain(text) for text in (*choice.texts, *choice.baseline)]
     if scoring == "channel":
         # A byte is at least a byte of a token, so a generous cut here loses nothing that would be scored.
-        return [[(f"A message about {_plain(o.description)}:", f" {text[: TEXT_TOKENS * 32]}") for o in choice.options] for text in texts]
+        return [[(f"This text is about {_plain(o.description)}.\n\n", text[: TEXT_TOKENS * 32]) for o in choice.options] for text in texts]
     # The list of options comes first and is the same for every text, so the server computes it once a slot.
     listed = "".join(f"- {_plain(o.label)}: {_plain(o.description)}\n" for o in choice.options)
     return [

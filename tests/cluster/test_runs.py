@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agents import HttpModel, Role
@@ -182,6 +183,31 @@ def test_a_killed_host_loses_nothing_and_doubles_nothing(cluster: None, store: s
     again = Counter(marks(path))
     assert 0 < sum(count > 1 for count in again.values()) < 40
     assert {task.attempts for task in result.tasks} == {1, 2}
+
+
+def test_a_killed_coordinator_comes_back_and_carries_its_run_on(cluster: None, store: str, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    quick, slow = jobs(20, path=str(path)), jobs(10, path=str(path), seconds=3.0)
+    plan = Plan(tasks=(*quick.tasks, *(task.model_copy(update={"id": f"slow/{task.id}"}) for task in slow.tasks)))
+
+    async def killed() -> Any:
+        async with Board(runtime="ray", store=store) as board:
+            handle = await board.start(Team("jobs", [worker], planner=plan))
+            ended = 0
+            async for envelope in handle.events():
+                ended += isinstance(envelope.body, m.TaskEnded)
+                if ended == 20:
+                    break
+            for process in psutil.Process().children(recursive=True):
+                if process.name().startswith("ray::Coord") or "Coordinator" in " ".join(process.cmdline()[:1]):
+                    process.kill()
+            return await handle.result()
+
+    result = asyncio.run(killed())
+    assert result.status is Status.DONE
+    assert len(result.output) == 30
+    assert Counter(Counter(marks(path)).values()) == {1: 10, 3: 10}
+    assert [task.attempts for task in result.tasks] == [1] * 20 + [2] * 10
 
 
 def test_a_run_whose_process_ended_is_resumed_and_nothing_done_is_redone(runtime: str, store: str, tmp_path: Path) -> None:

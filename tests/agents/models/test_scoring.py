@@ -54,7 +54,7 @@ def test_baseline_rows_centre_and_get_no_answer() -> None:
 
 def test_channel_scores_the_text_and_label_scores_the_label() -> None:
     choice = Choice(texts=("red  fruit",), options=OPTIONS)
-    assert pairs(choice, "channel")[0][0] == ("A message about apples:", " red fruit")
+    assert pairs(choice, "channel")[0][0] == ("This text is about apples.\n\n", "red fruit")
     context, continuation = pairs(choice, "label")[0][1]
     assert "red fruit" in context
     assert "bread" in context
@@ -66,7 +66,7 @@ def test_scorer_reads_scores_a_token_and_picks() -> None:
     found = asyncio.run(Scorer("channel", concurrency=2).choose(Choice(texts=("pie", "roll"), options=OPTIONS), server))
     assert found.labels == ("a", "b")
     assert found.margins == (1.0, 1.0)
-    assert found.scored == 2 * len(" pie") + 2 * len(" roll")
+    assert found.scored == 2 * len("pie") + 2 * len("roll")
 
 
 def test_pair_that_was_scored_before_costs_nothing() -> None:
