@@ -82,7 +82,7 @@ class LocalModel(Record):
     scoring: Scoring = "label"
 
 
-# The server holds this many tokens for every slot, whatever the model was trained for: memory on a laptop, not quality, is the limit.
+# The most tokens of one call, whatever the model was trained for: load time and memory grow with the pool that the slots share.
 CONTEXT_TOKENS = 4096
 _CAN = frozenset({Need.TEXT, Need.JSON_SCHEMA, Need.LOG_PROBABILITIES})
 
