@@ -282,16 +282,16 @@ class Coordinator:
             await self._wake.wait()
             self._wake.clear()
             queue, self._queue = self._queue, []
+            entries: list[Entry] = []
             try:
-                await self._tick(queue)
+                await self._tick(queue, entries)
             except StorageError as error:
-                self._break(queue, error)
+                self._break(queue, entries, error)
             except Exception as error:
                 log.exception("the coordinator failed on a batch")
-                self._break(queue, StorageError(f"the coordinator failed: {error}"))
+                self._break(queue, entries, StorageError(f"the coordinator failed: {error}"))
 
-    async def _tick(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]]) -> None:
-        entries: list[Entry] = []
+    async def _tick(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], entries: list[Entry]) -> None:
         decided: list[tuple[_Run, m.Message]] = []
         for items, _ in queue:
             for item in items:
@@ -355,10 +355,11 @@ class Coordinator:
         self._queue.append(([item], None))
         self._wake.set()
 
-    def _break(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], error: StorageError) -> None:
+    def _break(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], entries: list[Entry], error: StorageError) -> None:
         """Nothing of this batch is stored, but its runs' states have it: they must be read again before they go on."""
         log.error("storage failed", why=str(error))
-        for run in {item.run for items, _ in queue for item in items} & self._runs.keys():
+        runs = {item.run for items, _ in queue for item in items} | {entry.run for entry in entries}
+        for run in runs & self._runs.keys():
             here = self._runs[run]
             here.broken = error
             here.done.set()

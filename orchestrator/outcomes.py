@@ -12,7 +12,6 @@ from protocols.messages import BlobRef, Value
 from protocols.record import Record
 
 
-
 class TaskOutcome(Record):
     """How one task ended. ``status`` is a phase: done, failed, or where it stood when the run ended; ``seconds`` is wall time."""
 

@@ -6,6 +6,7 @@ import os
 import sys
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from tests.bench.cases import CASES, FULL, QUICK, Scale
 from tests.bench.measure import HEAD, load
@@ -16,7 +17,8 @@ same run, so ratios can be compared between machines and figures cannot. Anythin
 
 A run is measured from board.start to the result in hand: it includes sending the plan, the journal on disk with full fsync (unless the
 setting says memory), every dispatch, and reading back the outcome of every task. It does not include starting Ray and hosts, except in
-the case `first`. One small run before the clock starts loads code into the hosts.
+the case `first`. One small run before the clock starts loads code into the hosts. Ray puts its workers behind everything else on the
+machine (nice 15); here they are not, so that other work weighs on both sides alike. Set RAY_worker_niceness for another value.
 
 cases:
 """

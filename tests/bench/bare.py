@@ -16,7 +16,8 @@ class Actor:
 
 if __name__ == "__main__":
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    kind: Any = ray.remote(num_cpus=0)(Actor)
+    untyped: Any = ray  # its types do not describe classes decorated with options
+    kind = untyped.remote(num_cpus=0)(Actor)
     actors = [kind.remote() for _ in range(3)]
     answers = ray.get([actor.answer.remote(1) for actor in actors])
     print(json.dumps({"output": answers[0]}))

@@ -25,7 +25,7 @@ class Scale(NamedTuple):
     turns: int = 50
     agents: tuple[int, ...] = (1_000, 10_000)
     reps: int = 5
-    starts: int = 5
+    starts: int = 3
     ray: bool = True
 
 
