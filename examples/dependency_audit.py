@@ -3,9 +3,10 @@
     callboard run examples/dependency_audit.py:team > audit.md
     callboard run examples/dependency_audit.py:team --goal "google-* requests"     # only these packages, by name pattern
 
-Everything is read from disk: metadata, licence files, descriptions, dependency edges, native libraries. Rules answer first; the
-model sorts packages into purposes by a scored choice, and is asked for a licence only where no rule can tell; what neither can
-tell goes on a list for a person. Every answer in the report says who gave it. The parts, in ``audit/``, are plain functions.
+Everything is read from disk: metadata, licence files, descriptions, dependency edges, native libraries. Rules answer first. The
+model sorts into purposes, by a scored choice, the packages whose classifiers declare none, and is asked for a licence only where no
+rule can tell; what neither can tell goes on a list for a person. Every answer in the report says who gave it. The parts, in
+``audit/``, are plain functions.
 """
 
 import sys
@@ -15,7 +16,7 @@ from fnmatch import fnmatch
 from audit.answers import Audit, Batch, Described, Everything, Found, Licence, Sheet
 from audit.inventory import installed, look_into
 from audit.licences import KINDS, LICENCE_MARGIN, TYPICAL_LICENCES, read_licence
-from audit.purposes import PURPOSES, WRITE, believable, gist
+from audit.purposes import PURPOSE_MARGIN, PURPOSES, WRITE, believable, declared, gist
 from audit.report import report
 from audit.risks import weigh
 from audit.words import clip
@@ -26,7 +27,7 @@ from protocols.budget import Limits
 from protocols.failures import Failed
 from protocols.plan import Plan, Task, ref
 
-BATCH = 8
+BATCH = 20
 
 
 @role(name="inventory")
@@ -53,14 +54,19 @@ async def licence_reader(sheet: Sheet, context: Context) -> Licence:
 
 @role(name="describer", model="embedded", limits=Limits(model_calls=4 * BATCH))
 async def describer(batch: Batch, context: Context) -> list[Described]:
-    """What each package of a batch is for, and one line about it."""
-    known = [sheet for sheet in batch.sheets if gist(sheet)]
-    chosen = await context.choose([gist(sheet) for sheet in known], PURPOSES)
-    writes = not any(margin for _, margin in chosen)  # no scores: a model that wrote its labels, so a bigger one
+    """What each package of a batch is for, by what it declares or else by the model, and one line about it."""
+    placed = {sheet.name: (purpose, 0.0, "rules") for sheet in batch.sheets if (purpose := declared(sheet))}
+    asked = [sheet for sheet in batch.sheets if sheet.name not in placed and gist(sheet)]
+    chosen = await context.choose([gist(sheet) for sheet in asked], PURPOSES)
+    placed |= {sheet.name: (label, round(margin, 3), "model") for sheet, (label, margin) in zip(asked, chosen, strict=True)}
+    writes = bool(chosen) and not any(margin for _, margin in chosen)  # no scores: a model that wrote its labels, so a bigger one
     answers = []
-    for sheet, (purpose, margin) in zip(known, chosen, strict=True):
-        line, line_by = await sentence(sheet, context) if writes else (sheet.summary, "summary")
-        answers.append(Described(name=sheet.name, purpose=purpose, margin=round(margin, 3), by="model", line=line, line_by=line_by))
+    for sheet in batch.sheets:
+        if sheet.name in placed:
+            purpose, margin, by = placed[sheet.name]
+            line, line_by = await sentence(sheet, context) if writes else (sheet.summary, "summary" if sheet.summary else "fallback")
+            sure = not 0 < margin < PURPOSE_MARGIN  # models that give no scores have a margin of zero
+            answers.append(Described(name=sheet.name, purpose=purpose, margin=margin, sure=sure, by=by, line=line, line_by=line_by))
     return answers
 
 

@@ -73,6 +73,12 @@ def _log_to_json() -> None:
     )
 
 
+def _collect_seldom() -> None:
+    """Thousands of agents and tasks live at once and hold no cycles: to collect often would be to walk all of them for nothing."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 class RemoteHost:
     """A host actor as the coordinator reaches it, by its name in the cluster."""
 
@@ -167,6 +173,7 @@ class CoordinatorActor:
 
     def __init__(self, number: int, store: str | None, hosts: list[tuple[str, str]]) -> None:
         _log_to_json()
+        _collect_seldom()
         self._number = number
         self._store = store
         self._hosts = hosts
@@ -247,9 +254,7 @@ class HostActor:
 
     def __init__(self, name: str, label: str, pool: str, token: str) -> None:
         _log_to_json()
-        # Thousands of agents live at once and hold no cycles: collecting often would walk all of them for nothing.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        _collect_seldom()
         self._label = label
         self._host = Host(name, pool, Models(lambda model: model_server.connect(model, NAMESPACE, token)))
 

@@ -74,4 +74,6 @@ def _is_the_users(name: str, module: ModuleType, roots: tuple[str, ...]) -> bool
     file = getattr(module, "__file__", None)
     if not file or name == "__main__" or name.split(".", 1)[0] in _OURS or getattr(module, "__name__", None) != name:
         return False
-    return not os.path.abspath(file).startswith(roots)
+    if ".." in file or not file.startswith(os.sep):
+        file = os.path.abspath(file)
+    return not file.startswith(roots)

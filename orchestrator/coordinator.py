@@ -32,8 +32,8 @@ REQUEST_SECONDS = 0.5
 STOP_SECONDS = 5.0
 """A stopped task that has not ended after this long is given up."""
 
-KEPT_RUNS = 100
-"""Finished runs whose state stays in memory for those who still read it."""
+KEPT_TASKS = 200_000
+"""Finished runs stay in memory, for those who still read them, while they have no more tasks than this together."""
 
 log = get_logger("coordinator")
 
@@ -84,6 +84,7 @@ class Coordinator:
         self._runs: dict[str, _Run] = {}
         self._queue: list[tuple[list[_Item], asyncio.Future[None] | None]] = []
         self._wake = asyncio.Event()
+        self._opening = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._roster = Roster(self.name, self, self._lost, self._wake)
 
@@ -115,22 +116,24 @@ class Coordinator:
 
     async def submit(self, run: str, request: bytes) -> None:
         """Begin a run. Returns once the request is durable; asking again for the same run changes nothing."""
-        if run in self._runs:
-            return
         message = codec.unpack(request)
         if not isinstance(message, m.RunRequested):
             raise BadInput(f"a run begins with RunRequested, not {type(message).__name__}")
-        epoch = await asyncio.to_thread(self._journal.claim, run)
-        if epoch != 1:
-            raise BadInput(f"run {run!r} exists already; resume it, or choose another id")
-        at = now()
-        self._runs[run] = _Run(reducer.begin(run, at, message), epoch)
-        await self._put([_Item(run, at, message, request)])
+        async with self._opening:
+            if run in self._runs:
+                return
+            if await asyncio.to_thread(lambda: list(self._journal.read(run, 0, 1))):
+                raise BadInput(f"run {run!r} exists already; resume it, or choose another id")
+            epoch = await asyncio.to_thread(self._journal.claim, run)
+            at = now()
+            self._runs[run] = _Run(reducer.begin(run, at, message), epoch)
+            await self._put([_Item(run, at, message, request)])
 
     async def resume(self, run: str) -> None:
         """Carry a run on from the journal; one that has ended is only loaded, and one at work here is left alone."""
-        if run not in self._runs or self._runs[run].broken is not None:
-            await self._take_up(run)
+        async with self._opening:
+            if run not in self._runs or self._runs[run].broken is not None:
+                await self._take_up(run)
 
     async def _take_up(self, run: str, *then: m.Message) -> None:
         rows = await asyncio.to_thread(self._journal.runs)
@@ -161,10 +164,11 @@ class Coordinator:
 
     async def abandon(self, run: str, reason: str) -> None:
         """Take over a run that nobody works on, and end it; nothing more is started."""
-        if run in self._runs and self._runs[run].broken is None:
-            await self.cancel(run, reason)
-        else:
-            await self._take_up(run, m.CancelRequested(reason=reason))
+        async with self._opening:
+            if run in self._runs and self._runs[run].broken is None:
+                await self.cancel(run, reason)
+            else:
+                await self._take_up(run, m.CancelRequested(reason=reason))
 
     async def cancel(self, run: str, reason: str) -> None:
         """Stop a run. Returns once the request is durable; the run ends when its agents have stopped."""
@@ -438,8 +442,11 @@ class Coordinator:
         here.done.set()
         here.news.set()
         ended = [name for name, run in self._runs.items() if run.state.act is Act.ENDED]
-        for name in ended[: max(0, len(ended) - KEPT_RUNS)]:
-            del self._runs[name]
+        kept = sum(len(self._runs[name].state.tasks) for name in ended)
+        for name in ended[:-1]:
+            if kept <= KEPT_TASKS:
+                break
+            kept -= len(self._runs.pop(name).state.tasks)
 
     async def _hear_requests(self) -> None:
         """Take what other processes ask of the runs at work here, through the journal's store."""

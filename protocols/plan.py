@@ -112,7 +112,7 @@ def problems(plan: Plan, roles: Collection[str], *, most_tasks: int, known: Coll
             if other not in taken:
                 found.append(f"task {task.id!r} needs {other!r}, which is not in the plan{_nearest(other, taken)}")
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter({task: wanted for task, wanted in graph.items() if wanted}).prepare()
     except CycleError as error:
         found.append(f"the plan goes in a circle: {' -> '.join(reversed(error.args[1]))}; remove one of these needs")
     return found[:20]

@@ -37,6 +37,8 @@ class Sheet(BaseModel):
     version: str = ""
     summary: str = ""
     words: str = ""
+    topics: list[str] = []
+    keywords: list[str] = []
     expression: str = ""
     field: str = ""
     classifiers: list[str] = []
@@ -65,11 +67,12 @@ class Licence(BaseModel):
 
 
 class Described(BaseModel):
-    """What a package is for, how far that answer led (nats a token), and one line about it."""
+    """What a package is for, how far that answer led (nats a token), whether that is enough, and one line about it."""
 
     name: str
     purpose: str = "unsorted"
     margin: float = 0.0
+    sure: bool = True
     by: str = "fallback"
     line: str = ""
     line_by: str = "fallback"

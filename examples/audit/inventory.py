@@ -81,6 +81,8 @@ def look_into(found: Found) -> Sheet:
         version=one.get("version", ""),
         summary=clip(one.get("summary", ""), 160),
         words=" ".join(plain(one.get("", "")[:6000]).split()[:40]),
+        topics=[c.removeprefix("Topic :: ") for c in headers.get("Classifier", []) if c.startswith("Topic :: ")][:12],
+        keywords=keywords(one.get("keywords", "")),
         expression=clip(one.get("license-expression", ""), 120),
         field=clip(one.get("license", ""), 600),
         classifiers=[c.split("::")[-1].strip() for c in headers.get("Classifier", []) if c.startswith("License ::")],
@@ -107,6 +109,11 @@ def edges(requirement: Requirement, extras: list[str]) -> list[Edge]:
             return []
     wanted = sorted(str(canonicalize_name(extra)) for extra in requirement.extras)
     return [Edge(name=canonicalize_name(requirement.name), spec=str(requirement.specifier), extras=wanted, under=under)]
+
+
+def keywords(text: str) -> list[str]:
+    """The first keywords of a field that has them divided by commas or else by spaces."""
+    return [word.strip() for word in text.split("," if "," in text else None) if word.strip()][:8]
 
 
 def is_native(path: Path) -> bool:

@@ -5,33 +5,59 @@ import re
 from audit.answers import Sheet
 
 PURPOSES = {
-    "networking": "sending requests over the network: an HTTP client or server, URLs, sockets, web protocols, remote calls",
-    "data formats": "a data format: parsing, reading and writing, encoding and serializing messages, files and documents",
-    "security": "security: encryption, certificates, passwords, authentication and signing",
-    "monitoring": "watching programs run: logging, metrics, tracing, telemetry and profiling",
-    "terminal": "the command line and the terminal: options, colours, tables, progress bars and highlighted text",
-    "packaging": "installing, building and distributing Python packages, versions and virtual environments",
-    "code quality": "testing, linting, formatting and checking the code of a program",
-    "types and validation": "type hints, annotations and validation of data against classes and schemas",
-    "data structures": "data structures and language helpers: collections, lists, dicts, caches, decorators, compatibility",
-    "computing": "numerical computing, machine learning, language models and distributed computing",
-    "files and system": "the operating system: files, folders, paths, locks and processes",
-    "storage": "databases: SQL, queries, connections, storage and caching servers",
+    "networking": "HTTP requests, web clients and servers, URLs, sockets and internet protocols",
+    "data formats": "parsing and serialization of data formats: JSON, YAML, XML, Markdown and binary encodings",
+    "security": "security, cryptography, SSL certificates, passwords, tokens and authentication",
+    "monitoring": "logging, metrics, monitoring, tracing, telemetry and profiling",
+    "terminal": "terminal output, command line interfaces, colors, tables and progress bars",
+    "packaging": "installing, building and distributing packages, dependencies and virtual environments",
+    "code quality": "testing, linting, formatting and static analysis of source code",
+    "types and validation": "type hints, typing annotations, schemas and data validation",
+    "data structures": "data structures: lists, dicts, sets, caches, iterators and decorators",
+    "computing": "machine learning, scientific computing, arrays, neural networks and distributed systems",
+    "files and storage": "files, directories, paths, file systems, databases and SQL",
 }
-PURPOSE_MARGIN = 0.02
-"""Nats a token; below it the purpose is shown with a question mark."""
-WORDS = 30
+PURPOSE_MARGIN = 0.1
+"""Nats a token: of the choices that led by less, half were wrong on 118 packages; of the others, a quarter. See the tests."""
+TOPICS = [  # how a classifier of the package index begins, and the purpose that it declares
+    (r"Internet :: (WWW/HTTP|Name Service|File Transfer|Proxy)|System :: Networking$", "networking"),
+    (r"File Formats|Text Processing :: (Markup|Linguistic)", "data formats"),
+    (r"Security", "security"),
+    (r"System :: (Monitoring|Logging)", "monitoring"),
+    (r"Terminals|Text Processing :: Filters", "terminal"),
+    (r"System :: (Archiving :: Packaging|Installation|Software Distribution)|Software Development :: Build Tools", "packaging"),
+    (r"Software Development :: (Testing|Quality Assurance|Debuggers)", "code quality"),
+    (r"Scientific/Engineering", "computing"),
+    (r"Database|System :: (Filesystems|Archiving :: Backup)", "files and storage"),
+]
+DULL = """\
+    a an the of for and or in on to with is are be by from as at it its this that which your you python python's package packages library
+    libraries module modules pure-python fast simple easy powerful small modern implementation provides provide support supports using
+    use used written more core extremely lightweight beautiful utility utilities tool tools
+"""
+DULL_WORDS = frozenset(DULL.split())
+WORDS = 14
 WRITE = "Say in one plain sentence of at most 20 words what this Python package is for. Name and count nothing that the text does not."
 OPENERS = frozenset({"a", "an", "the", "it", "this", "these", "provides", "offers", "helps", "lets", "adds", "gives", "makes", "python"})
 """Words that may begin a sentence with a capital and name nothing."""
 
 
+def declared(sheet: Sheet) -> str:
+    """The purpose that a package's topics declare; empty when they declare none, or several."""
+    found = {purpose for pattern, purpose in TOPICS for topic in sheet.topics if re.match(pattern, topic)}
+    return found.pop() if len(found) == 1 else ""
+
+
 def gist(sheet: Sheet) -> str:
-    """What the model is shown of a package: at most thirty words of its own, without the summary said twice."""
-    summary, words = sheet.summary.strip(" ."), sheet.words
-    if words.casefold().startswith(summary.casefold()):
-        words = words[len(summary) :].lstrip(" .:")
-    return " ".join(f"{summary}. {words}".split()[:WORDS]).lstrip(". ")
+    """What the model is shown of a package: its own telling words, the summary's first, because it scores but a dozen tokens."""
+    words = telling(sheet.summary)[:7] + [word for word in sheet.keywords if word.lower() not in DULL_WORDS][:5] + telling(sheet.words)
+    return " ".join({word.lower(): word for word in reversed(words)}[key] for key in list(dict.fromkeys(map(str.lower, words)))[:WORDS])
+
+
+def telling(text: str) -> list[str]:
+    """The words of a text without those that any package could say."""
+    found = (word.strip(".'") for word in re.findall(r"[\w./+#'-]+", text))
+    return [word for word in found if word and word.lower() not in DULL_WORDS]
 
 
 def believable(sentence: str, source: str) -> bool:

@@ -18,7 +18,7 @@ def report(audit: Audit) -> str:
     """The whole report, the same for the same audit."""
     rows = audit.rows
     risky = sorted((row for row in rows if row.points), key=lambda row: (-row.points, -len(row.needed_by), row.sheet.name))
-    unsure = sum(is_unsure(row) for row in rows)
+    unsure = sum(not row.described.sure for row in rows)
     people = for_a_person(rows)
     purposes = grouped((row.described.purpose, row.sheet.name) for row in rows)
     parts = [
@@ -85,14 +85,9 @@ def for_a_person(rows: list[Row]) -> list[tuple[str, str, str]]:
 def line(row: Row) -> list[object]:
     """One package's line."""
     sheet, licence, described = row.sheet, row.licence, row.described
-    purpose = described.purpose + "?" * is_unsure(row)
+    purpose = f"{described.purpose}{'' if described.sure else '?'} ({described.by})"
     by = f"{licence.by}: {licence.why}"
     return [sheet.name, sheet.version or "?", licence.licence, licence.kind, by, purpose, size(sheet.size), described.line or "-"]
-
-
-def is_unsure(row: Row) -> bool:
-    """Whether the model's purpose led too little; a margin of zero comes from models that give no scores."""
-    return row.described.by == "model" and 0 < row.described.margin < PURPOSE_MARGIN
 
 
 def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

@@ -9,7 +9,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from audit.answers import Audit, Described, Edge, Everything, Licence, Row, Sheet
+from audit.purposes import telling
 from audit.words import listed, size
+
+VAGUE = frozenset({"based", "bindings", "client", "common", "data", "extensions", "functions", "interface", "system", "type", "types"})
+"""Words that packages share without doing the same job."""
 
 
 def needs(sheets: Iterable[Sheet]) -> dict[str, list[Edge]]:
@@ -79,13 +83,14 @@ def judge(
 
 
 def alike(rows: list[Row], parents: dict[str, set[str]]) -> list[list[str]]:
-    """Pairs that may do the same job: one purpose, a telling word of their summaries in common, and neither needs the other."""
-    words = {row.sheet.name: set(re.findall(r"[a-z]{4,}", row.sheet.summary.lower())) for row in rows}
+    """Pairs that may do the same job: surely one purpose, a rare word of their summaries in common, and neither needs the other."""
+    words = {row.sheet.name: {word.lower() for word in telling(row.sheet.summary) if len(word) > 3} - VAGUE for row in rows}
     common = Counter(word for some in words.values() for word in some)
+    sure = [row for row in rows if row.described.by != "fallback" and row.described.sure]
     pairs = []
-    for one, two in combinations(rows, 2):
+    for one, two in combinations(sure, 2):
         a, b = one.sheet.name, two.sheet.name
-        if one.described.purpose != two.described.purpose or one.described.by != "model" or a[:4] == b[:4]:
+        if one.described.purpose != two.described.purpose or a[:4] == b[:4]:
             continue
         shared = sorted(word for word in words[a] & words[b] if common[word] <= 4)
         if shared and a not in above(b, parents) and b not in above(a, parents):

@@ -31,7 +31,7 @@ def main() -> None:
         "python -m tests.bench", description=ABOUT + cases, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("case", nargs="*", help="which cases; all of them when none is named")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller: about two minutes instead of ten")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller: about one minute instead of five")
     parser.add_argument("--inline", action="store_true", help="without Ray")
     asked = parser.parse_args()
     unknown = [name for name in asked.case if name not in CASES]

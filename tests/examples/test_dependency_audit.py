@@ -42,9 +42,10 @@ def test_every_package_of_the_environment_is_in_the_report_once(runtime: str, st
     result = team.run_sync(runtime=runtime, store=store, model=ScriptedModel(by_keyword))
     check(result)
     assert len(names_in(result.output)) >= 20
-    assert re.search(r"\| requests \|.*\| networking \|", result.output)
+    assert re.search(r"\| requests \|.*\| networking \(rules\) \|", result.output)
     described = [task for task in result.tasks if task.role == "describer"]
     assert sum(task.usage.model_calls for task in described) == len(described)
+    assert re.search(r"\| grpcio \|.*\| networking \(model\) \|", result.output)
 
 
 def test_a_pattern_as_the_goal_narrows_the_audit(store: str) -> None:
