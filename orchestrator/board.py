@@ -232,13 +232,15 @@ class Board:
         plan = team.plan(goal)
         spec = team.spec()
         await self._runtime.prepare(spec)
+        packed_plan = None if plan is None else plan.model_dump(exclude_defaults=True)
+        kept_plan, code_ref = await asyncio.gather(self._keep(packed_plan), self._code(team))
         request = m.RunRequested(
             team=spec,
             goal=goal,
             user=user or team.user,
             budget=limits,
-            plan=None if plan is None else await self._keep(plan.model_dump(exclude_defaults=True)),
-            code=await self._code(team),
+            plan=None if plan is None else kept_plan,
+            code=code_ref,
             target=target,
         )
         run_id = run_id or ids.new_run_id()
