@@ -10,11 +10,11 @@ from pydantic_core import to_jsonable_python
 from agents.models.port import Model
 from orchestrator import code
 from orchestrator.code import Roles
-from orchestrator.coordinator import Watched
 from orchestrator.host import INLINE
 from orchestrator.journal import open_journal
 from orchestrator.link import LinkDown
 from orchestrator.outcomes import TaskOutcome, rows
+from orchestrator.sides import Service, Watched
 from orchestrator.team import Team
 from protocols import codec, ids
 from protocols import messages as m
@@ -25,21 +25,6 @@ from protocols.record import Record
 from protocols.team import TeamSpec
 
 WAIT_SECONDS = 5.0
-
-
-class Service(Protocol):
-    """A coordinator as drivers reach it (see ``Coordinator`` for what each does). Any call may raise ``LinkDown``."""
-
-    async def submit(self, run: str, request: bytes) -> None: ...
-    async def resume(self, run: str) -> None: ...
-    async def cancel(self, run: str, reason: str) -> None: ...
-    async def abandon(self, run: str, reason: str) -> None: ...
-    async def wait(self, run: str, seconds: float) -> bool: ...
-    async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched: ...
-    async def outcomes(self, run: str, start: int) -> bytes: ...
-    async def ended(self, run: str) -> bytes: ...
-    async def put_blob(self, data: bytes) -> m.BlobRef: ...
-    async def get_blob(self, digest: str) -> bytes: ...
 
 
 class Runtime(Protocol):

@@ -17,13 +17,13 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from orchestrator import model_server
 from orchestrator.code import Roles
-from orchestrator.coordinator import Coordinator, Watched
+from orchestrator.coordinator import Coordinator
 from orchestrator.host import Host, Models
 from orchestrator.journal import open_journal
 from orchestrator.link import HostGone, LinkDown
 from orchestrator.observe.logs import to_json_lines
 from orchestrator.scheduler import SHARED, pool_of
-from orchestrator.sides import CoordinatorSide
+from orchestrator.sides import CoordinatorSide, Watched
 from protocols.failures import BadInput, CallboardError
 from protocols.messages import BlobRef
 from protocols.team import Resources, TeamSpec

@@ -10,16 +10,17 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from orchestrator import outcomes, reducer
 from orchestrator.journal.port import Entry, Journal
 from orchestrator.link import now, open_parcel
 from orchestrator.observe.logs import get_logger
 from orchestrator.reducer.state import Act, RunState
+from orchestrator.replay import reader, replay
 from orchestrator.roster import Roster
 from orchestrator.scheduler import schedule
-from orchestrator.sides import HostSide
+from orchestrator.sides import HostSide, Watched
 from protocols import codec
 from protocols import messages as m
 from protocols.envelope import BATCH_BYTES, Batch, Envelope
@@ -43,14 +44,6 @@ DISPATCHED = 1_000
 _FROM_HOSTS = (m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded)
 _SILENT = frozenset((m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded, m.TasksAdded))
 """Messages that are acted on by what they lead to, and not themselves."""
-
-
-class Watched(NamedTuple):
-    """News of a run: stored entries as (seq, at, body), and pieces of output that are not stored, with the number to go on from."""
-
-    entries: list[tuple[int, int, bytes]]
-    partials: list[bytes]
-    partial: int
 
 
 @dataclass(slots=True)
@@ -86,6 +79,7 @@ class Coordinator:
         self._wake = asyncio.Event()
         self._opening = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
+        self._fetch = reader(journal)
         self._roster = Roster(self.name, self, self._lost, self._wake)
 
     async def start(self) -> None:
@@ -141,7 +135,7 @@ class Coordinator:
         if row is None or row.seq == 0:
             raise BadInput(f"there is no run {run!r} in this journal; `callboard runs` lists those there are")
         epoch = row.epoch if row.ended else await asyncio.to_thread(self._journal.claim, run)
-        state = await asyncio.to_thread(self._replay, run)
+        state = await asyncio.to_thread(replay, self._journal, run)
         self._runs[run] = here = _Run(state, epoch)
         if state.act is Act.ENDED:
             here.done.set()
@@ -149,18 +143,6 @@ class Coordinator:
         # In one batch: nothing is dispatched between taking the run up and what follows.
         await self._put([_Item(run, now(), message, None) for message in (m.RunResumed(epoch=epoch), *then)])
         self._set_deadline(here)
-
-    def _replay(self, run: str) -> RunState:
-        state: RunState | None = None
-        for entry in self._journal.read(run):
-            body = codec.unpack(entry.body)
-            if state is None:
-                if not isinstance(body, m.RunRequested):
-                    raise StorageError(f"run {run!r} does not begin with its request; its journal is damaged")
-                state = reducer.begin(run, entry.at, body)
-            state, _ = reducer.step(state, Envelope(run, entry.seq, entry.at, body), self._fetch)
-        assert state is not None
-        return state
 
     async def abandon(self, run: str, reason: str) -> None:
         """Take over a run that nobody works on, and end it; nothing more is started."""
@@ -230,9 +212,6 @@ class Coordinator:
         if run not in self._runs:
             raise BadInput(f"run {run!r} is not at work here; `callboard resume {run}` carries it on")
         return self._runs[run]
-
-    def _fetch(self, value: m.Value) -> Any:
-        return value.inline if value.blob is None else codec.unpack_value(self._journal.get_blob(value.blob.digest))
 
     # --- hosts --------------------------------------------------------------------------------------------------------
 
