@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 
 from audit.answers import Audit, Batch, Described, Everything, Found, Licence, Sheet
 from audit.inventory import installed, look_into
-from audit.licences import KINDS, LICENCE_MARGIN, TYPICAL_LICENCES, read_licence
+from audit.licences import KINDS, LICENCE_MARGIN, LICENCE_WORDS, TYPICAL_LICENCES, read_licence
 from audit.purposes import PURPOSE_MARGIN, PURPOSES, WRITE, believable, declared, gist
 from audit.report import report
 from audit.risks import weigh
@@ -43,8 +43,8 @@ async def licence_reader(sheet: Sheet, context: Context) -> Licence:
         return placed
     unread = next((file for file in sheet.licence_files if file.own), None)
     text = sheet.field or (unread.words if unread else "") or " ".join(sheet.classifiers) or sheet.expression
-    if not text:
-        return Licence(name=sheet.name, why="nothing in it says a word about a licence")
+    if len(text.split()) < LICENCE_WORDS:
+        return Licence(name=sheet.name, why=f"all it says of its licence is {text!r}" if text else "it says nothing about a licence")
     label, margin = await context.choose(" ".join(text.split()[:30]), KINDS, baseline=TYPICAL_LICENCES)
     said = f"{clip(text, 60)!r}, read with a margin of {margin:.2f}"
     if 0 < margin < LICENCE_MARGIN:
@@ -52,7 +52,7 @@ async def licence_reader(sheet: Sheet, context: Context) -> Licence:
     return Licence(name=sheet.name, licence=clip(text, 30), kind=label, by="model", why=said)
 
 
-@role(name="describer", model="embedded", limits=Limits(model_calls=4 * BATCH))
+@role(name="describer", model="embedded", concurrency=1, limits=Limits(model_calls=4 * BATCH))
 async def describer(batch: Batch, context: Context) -> list[Described]:
     """What each package of a batch is for, by what it declares or else by the model, and one line about it."""
     placed = {sheet.name: (purpose, 0.0, "rules") for sheet in batch.sheets if (purpose := declared(sheet))}

@@ -38,11 +38,11 @@ clerk = Role(
     input=list[str],
     output=list[Tray],
     options={
-        "billing": "payments, invoices, charges, fees and refunds of money",
-        "delivery": "a parcel: shipping, delivery, a late, lost or damaged package",
-        "account": "the customer's account: logging in, passwords, changing an address, deleting data",
-        "bug": "a software error: the app crashes, fails or shows wrong things",
-        "idea": "a wish or an idea for a new feature of the product",
+        "billing": "payments, invoices, charges and refunds",
+        "delivery": "the delivery of a parcel that is late, lost or damaged",
+        "account": "logging in, a forgotten password, changing or deleting an account",
+        "bug": "a crash or an error in the app, something that stopped working",
+        "idea": "a wish for a new feature of the product",
     },
     model="embedded",
 )

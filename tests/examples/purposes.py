@@ -2,6 +2,8 @@
 
 118 packages with purposes given by hand (the first is the right one, any other will do): 76 of a real environment, with their
 topics, and 42 well-known others, with summaries from memory. The batches are those of the audit.
+
+No case was held out: descriptions, word count and margin were chosen on them, so the table flatters the model.
 """
 
 import asyncio

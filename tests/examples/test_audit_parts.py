@@ -9,7 +9,7 @@ import pytest
 from audit.answers import Described, Edge, Everything, Found, Licence, LicenceFile, Sheet
 from audit.inventory import installed, look_into
 from audit.licences import KINDS, kind_of, licences_in, named, read_licence
-from audit.purposes import PURPOSES, believable, declared, gist, unsupported
+from audit.purposes import PURPOSES, WORDS, believable, declared, gist, unsupported
 from audit.report import report, table
 from audit.risks import alike, broken, judge, needs, weigh
 from audit.words import clip, listed, plain, size
@@ -163,6 +163,7 @@ def test_licences_are_known_by_their_phrases(text: str, ids: list[str]) -> None:
         ("Python Software Foundation License", "PSF-2.0"),
         ("Other/Proprietary License", "LicenseRef-Proprietary"),
         ("Dual License", ""),
+        ("Free for any use, commercial or private", ""),
         ("see the file", ""),
         ("", ""),
     ],
@@ -239,7 +240,7 @@ def test_a_sentence_is_believed_only_when_short_and_supported() -> None:
 def test_a_gist_has_the_telling_words_once_and_the_summarys_first() -> None:
     sheet = Sheet(name="x", summary="A C parser for Python.", keywords=["parser", "C99"], words="It is a parser that reads C files.")
     assert gist(sheet) == "C parser C99 reads files"
-    assert len(gist(Sheet(name="x", words=" ".join(f"w{n}" for n in range(99)))).split()) == 14
+    assert len(gist(Sheet(name="x", words=" ".join(f"w{n}" for n in range(99)))).split()) == WORDS
     assert gist(Sheet(name="x")) == ""
 
 

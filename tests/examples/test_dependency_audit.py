@@ -6,6 +6,7 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
 from audit.answers import Batch, Described, Licence, Sheet
 from audit.inventory import installed
 from dependency_audit import describer, licence_reader, team
@@ -16,7 +17,7 @@ from protocols import messages as m
 from protocols.chat import ModelReply, ModelRequest, Need, Profile
 from protocols.messages import Status
 
-LICENCES = ["permissive", "weak copyleft", "strong copyleft", "proprietary"]
+ODD = "For customers with a signed contract only; redistribution is prohibited."
 
 
 def by_keyword(request: ModelRequest) -> ModelReply:
@@ -54,41 +55,26 @@ def test_a_pattern_as_the_goal_narrows_the_audit(store: str) -> None:
     assert "is not installed" not in result.output
 
 
-def test_a_killed_host_leaves_no_package_out_and_doubles_none(cluster: None, store: str) -> None:
+def test_a_killed_host_leaves_no_package_out_and_doubles_none(cluster: None, store: str, tmp_path: Path) -> None:
+    at_work = tmp_path / "pid"
+
+    async def slow(request: ModelRequest) -> ModelReply:
+        at_work.write_text(str(os.getpid()))
+        await asyncio.sleep(2.0)
+        return by_keyword(request)
+
     async def killed() -> RunResult:
         async with Board(runtime="ray", store=store) as board:
-            handle = await board.start(team, model=ScriptedModel(by_keyword, latency=2.0))
-            done = 0
-            async for envelope in handle.events():
-                done += isinstance(envelope.body, m.TaskEnded)
-                if done == 30:
-                    break
-            os.kill(my_hosts()[0], signal.SIGKILL)
+            handle = await board.start(team, model=ScriptedModel(slow))
+            async with asyncio.timeout(30):
+                while not at_work.exists() or not at_work.read_text():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            os.kill(int(at_work.read_text()), signal.SIGKILL)
             return await handle.result()
 
     result = asyncio.run(killed())
     check(result)
     assert {task.attempts for task in result.tasks} == {1, 2}
-
-
-def my_hosts() -> list[int]:
-    """The host processes of the cluster that this process started: others may run on the same machine."""
-    hosts = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if (path / "cmdline").read_bytes().startswith(b"ray::HostActor") and os.getpid() in ancestors(int(path.name)):
-                hosts.append(int(path.name))
-        except OSError:
-            continue
-    return sorted(hosts)
-
-
-def ancestors(pid: int) -> list[int]:
-    found = []
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        found.append(pid)
-    return found
 
 
 # --- the two roles that may ask the model
@@ -113,19 +99,21 @@ def test_what_rules_place_costs_no_model_call() -> None:
 
 
 def test_what_rules_cannot_place_is_the_models() -> None:
-    found, calls = licence(Sheet(name="x", field="For customers with a signed contract"))
+    found, calls = licence(Sheet(name="x", field=ODD))
     assert (found.by, found.kind, calls) == ("model", "proprietary", 1)
 
 
 def test_what_the_model_is_unsure_of_is_a_persons_with_its_guess() -> None:
-    found, calls = licence(Sheet(name="x", field="For customers with a signed contract"), margin=0.001)
+    found, calls = licence(Sheet(name="x", field=ODD), margin=0.001)
     assert (found.by, found.kind, calls) == ("person", "proprietary", 1)
     assert "its guess is proprietary" in found.why
 
 
-def test_a_package_that_says_nothing_is_a_persons_at_no_cost() -> None:
-    found, calls = licence(Sheet(name="x"))
+@pytest.mark.parametrize("field", ["", "Other", "Dual License"])
+def test_a_package_that_says_too_little_is_a_persons_at_no_cost(field: str) -> None:
+    found, calls = licence(Sheet(name="x", field=field))
     assert (found.by, calls) == ("person", 0)
+    assert field in found.why
 
 
 def test_a_batch_is_one_call_and_the_silent_are_the_fallbacks() -> None:
