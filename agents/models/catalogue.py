@@ -84,7 +84,8 @@ class LocalModel(Record):
 
 # The most tokens of one call, whatever the model was trained for: load time and memory grow with the pool that the slots share.
 CONTEXT_TOKENS = 4096
-_CAN = frozenset({Need.TEXT, Need.JSON_SCHEMA, Need.LOG_PROBABILITIES})
+_CAN = frozenset({Need.JSON_SCHEMA, Need.LOG_PROBABILITIES})  # free prose of models this small was measured to be unusable
+_MAY = _CAN | {Need.TEXT}  # of a file that nobody measured, its owner knows best
 
 _SMOLLM = Entry(
     id=DEFAULT,
@@ -159,4 +160,4 @@ def _local(path: Path) -> LocalModel:
         raise BadInput(f"The model file {path} cannot be read ({error.strerror}). Check the path after '{PROVIDER}:'.") from None
     if magic != b"GGUF":
         raise BadInput(f"{path} is not a GGUF file. Give a model in llama.cpp's GGUF format.")
-    return LocalModel(id=str(path), path=path.resolve(), profile=Profile(can=_CAN, context_tokens=CONTEXT_TOKENS))
+    return LocalModel(id=str(path), path=path.resolve(), profile=Profile(can=_MAY, context_tokens=CONTEXT_TOKENS))
