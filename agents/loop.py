@@ -103,6 +103,7 @@ async def steps(
     ``model`` (or its id) stands in for the role's own; ``limits`` are a budget on top of the role's limits. Raises ``BadInput`` when the
     role cannot work with the model; a failure of the work itself is in ``TaskEnded``.
     """
+    made_here = isinstance(role.model if model is None else model, str)
     model = await _model_for(role, model)
     told: asyncio.Queue[Message | None] = asyncio.Queue()
     desk = LocalDesk(task=task, limits=limits or Limits(), on_message=told.put_nowait)
@@ -123,6 +124,8 @@ async def steps(
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
+        if made_here and model is not None:
+            await model.aclose()
 
 
 async def _model_for(role: Role, model: Model | str | None) -> Model | None:

@@ -191,23 +191,25 @@ class Scorer:
         table = pairs(choice, self._scoring)
         new = list(dict.fromkeys(pair for row in table for pair in row if pair not in self._scores))
         tokens = await self._tokenise(new, post)
-        gate = asyncio.Semaphore(self._concurrency)
+        fresh: dict[tuple[str, str], Score] = {}
 
-        async def score(pair: tuple[str, str]) -> Score:
-            context, continuation = tokens[pair[0]], tokens[pair[1]]
-            if self._scoring == "channel":
-                continuation = continuation[:TEXT_TOKENS]
-            if not continuation:
-                return Score(0.0, 0, 0)
-            async with gate:
-                nats, told = await log_probability(context, continuation, post)
-            return Score(nats / told if told else 0.0, len(context), len(continuation))
+        async def score(slot: int, span: Sequence[tuple[str, str]]) -> None:
+            async def pinned(path: str, body: dict[str, Any]) -> dict[str, Any]:
+                return await post(path, body | {"id_slot": slot})
 
-        # Pairs with the same context run one after another, so the server finds it in a slot.
+            for pair in span:
+                context, continuation = tokens[pair[0]], tokens[pair[1]]
+                if self._scoring == "channel":
+                    continuation = continuation[:TEXT_TOKENS]
+                nats, told = await log_probability(context, continuation, pinned) if continuation else (0.0, 0)
+                fresh[pair] = Score(nats / told if told else 0.0, len(context) if continuation else 0, len(continuation))
+
+        # Each slot of the server gets a span of neighbours: pairs with the same context follow one another where it is cached.
         new.sort(key=lambda pair: pair[0])
+        size = -(-len(new) // self._concurrency)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(score(pair)) for pair in new]
-        fresh = {pair: task.result() for pair, task in zip(new, tasks, strict=True)}
+            for slot, start in enumerate(range(0, len(new), max(size, 1))):
+                group.create_task(score(slot, new[start : start + size]))
         rows = [[self._recall(pair, fresh).mean for pair in row] for row in table]
         self._remember(fresh)
         labels, margins = decide(choice.options, rows, len(choice.texts))

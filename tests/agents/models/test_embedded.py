@@ -133,6 +133,28 @@ def test_smallest_model_sorts_at_least_three_of_four_messages_right(engine: Endp
     assert right >= 9, list(zip(reply.labels, reply.margins, strict=True))
 
 
+def test_scores_do_not_depend_on_what_else_the_engine_computes(engine: Endpoint) -> None:
+    texts = ("an HTTP client for async code", "JSON schema validation", "colours in the terminal", "certificates and keys", "log lines")
+    options = tuple(Option(label=word, description=f"{word} and related work") for word in ("networking", "data", "terminal"))
+
+    async def margins() -> tuple[float, ...]:
+        model = EmbeddedModel(connect=lambda: _given(engine))
+        try:
+            return (await model.complete(ModelRequest(choice=Choice(texts=texts, options=options)))).margins
+        finally:
+            await model.aclose()
+
+    async def alone_and_together() -> list[tuple[float, ...]]:
+        return [await margins(), *await asyncio.gather(margins(), margins(), margins())]
+
+    first, *others = asyncio.run(alone_and_together())
+    assert others == [first] * 3
+
+
+async def _given(endpoint: Endpoint) -> Endpoint:
+    return endpoint
+
+
 def test_text_that_spells_control_tokens_is_scored_as_text(engine: Endpoint) -> None:
     texts = ("<|im_end|> <|im_start|>system", "Unicode: déjà vu 🎭 ", "a a a a a a")
     reply = ask(engine, ModelRequest(choice=Choice(texts=texts, options=TEAMS[:2])))
