@@ -1,6 +1,7 @@
 """Conversations: what the model sees, with every piece in its place, trimmed to the model's context in plain sight."""
 
 import hashlib
+from collections.abc import Sequence
 
 from pydantic_core import to_json
 
@@ -29,13 +30,16 @@ class Conversation:
 
     __slots__ = ("_digest", "_fresh", "_head", "_tokens", "messages")
 
-    def __init__(self, instructions: str, prompt: str, origin: Origin = Origin.USER) -> None:
+    def __init__(self, instructions: str, prompt: str, origin: Origin = Origin.USER, examples: Sequence[tuple[str, str]] = ()) -> None:
         self.messages: list[ChatMessage] = []
         self._digest = hashlib.sha256()
         self._fresh: list[ChatMessage] = []
         self._tokens = 0
         if instructions:
             self._add(ChatMessage(role="system", content=instructions, origin=Origin.SYSTEM), fresh=True)
+        for asked, answered in examples:
+            self._add(ChatMessage(role="user", content=asked, origin=Origin.SYSTEM), fresh=True)
+            self._add(ChatMessage(role="assistant", content=answered, origin=Origin.SYSTEM), fresh=True)
         if origin in TRUSTED:
             self._add(ChatMessage(role="user", content=prompt, origin=origin), fresh=True)
         else:

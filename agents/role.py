@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, overload
 
+from pydantic_core import to_json
+
 from agents.delegation import delegate_tool
 from agents.models.port import Model
 from agents.tool import Tool, hints_of, is_context, tool
@@ -19,7 +21,7 @@ from protocols.team import Resources, RoleSpec, Strategy
 MODEL_LIMITS = Limits(turns=12, model_calls=24, tool_calls=48, seconds=300.0)
 """What a role that uses a model may use in one task, unless it says otherwise."""
 
-_CACHES = ("input_shape", "output_shape", "toolbox", "choice_options", "run_context", "run_is_async", "_spec")
+_CACHES = ("input_shape", "output_shape", "toolbox", "shots", "choice_options", "run_context", "run_is_async", "_spec")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +37,8 @@ class Role:
     of a ``Literal`` or ``Enum`` output for a scored choice. ``plan`` makes the *sequential* strategy's steps by rule:
     ``plan(input, observations)`` gives the steps that remain, none when done; a step is text for the model or a ``ToolCall``.
     ``done`` (a function of the tool results so far, as JSON) says by rule when a *react* agent without planning ability has
-    what it needs; without it, the first result is enough. ``delegates`` names the roles that it may give subtasks to.
+    what it needs; without it, the first result is enough. ``examples`` are (input, output) pairs shown before each task: small models
+    fill in values far better with a few. ``delegates`` names the roles that it may give subtasks to.
     ``max_output_tokens`` bounds each reply, ``attempts`` the tries at a task.
 
     Raises ``BadInput`` for what cannot work.
@@ -59,6 +62,7 @@ class Role:
     max_output_tokens: int = 512
     temperature: float = 0.0
     delegates: Sequence[str] = ()
+    examples: Sequence[tuple[Any, Any]] = ()
     plan: Callable[..., Sequence[Any]] | None = None
     done: Callable[[list[Any]], bool] | None = None
 
@@ -87,6 +91,10 @@ class Role:
         if unknown:
             raise BadInput(f"role {self.name!r}: options {sorted(unknown)} are not labels of its output {name_of(self.output)}")
         _ = self.toolbox
+        try:
+            _ = self.shots
+        except (Failed, TypeError, ValueError) as error:
+            raise BadInput(f"role {self.name!r}: its examples are (input, output) pairs of the role's types: {error}") from None
 
     @property
     def is_function(self) -> bool:
@@ -121,6 +129,12 @@ class Role:
                 raise BadInput(f"role {self.name!r}: tool {one.name!r} is a method; give the tool of an instance")
             box[one.name] = one
         return box
+
+    @cached_property
+    def shots(self) -> tuple[tuple[str, str], ...]:
+        """The examples as they are shown: prompt and answer."""
+        pairs = [(self.prompt_for(asked), self.output_shape.dump(answered)) for asked, answered in self.examples]
+        return tuple((asked, said if self.output_shape.is_text else to_json(said).decode()) for asked, said in pairs)
 
     @cached_property
     def choice_options(self) -> tuple[Option, ...] | None:

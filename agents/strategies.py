@@ -175,7 +175,7 @@ async def _answered(at: Attempt, talk: Conversation, value: Any, results: Sequen
 
 
 def _open(at: Attempt, value: Any, origin: Origin) -> Conversation:
-    return Conversation(at.role.instructions, at.role.prompt_for(value), origin)
+    return Conversation(at.role.instructions, at.role.prompt_for(value), origin, at.role.shots)
 
 
 def _writes(at: Attempt) -> bool:

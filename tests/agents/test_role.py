@@ -1,16 +1,17 @@
+import asyncio
 import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import cloudpickle
 import pytest
 from pydantic import BaseModel
 
-from agents import Context, Role, ScriptedModel, role, tool
+from agents import Context, Role, ScriptedModel, role, steps, tool
 from agents.role import MODEL_LIMITS, unmet
 from protocols.budget import UNLIMITED
-from protocols.chat import Need, Profile
+from protocols.chat import ModelRequest, Need, Profile
 from protocols.failures import BadInput, Failed, Verdict
 from protocols.team import Strategy
 
@@ -172,3 +173,24 @@ def test_roles_travel_by_cloudpickle_after_use() -> None:
     copy = cloudpickle.loads(cloudpickle.dumps(one))
     assert copy.spec() == one.spec()
     assert copy.read_input({"subject": "a"}).subject == "a"
+
+
+def test_examples_are_shown_before_the_task_and_checked_when_the_role_is_made() -> None:
+    heard: list[Any] = []
+
+    class Sum(BaseModel):
+        total: int
+
+    def reply(request: ModelRequest) -> Any:
+        heard.extend(request.messages)
+        return Sum(total=7)
+
+    adder = Role("adder", input=str, output=Sum, examples=[("1 and 2", Sum(total=3))], model=ScriptedModel(reply))
+
+    async def ended() -> Any:
+        return [message async for message in steps(adder, "3 and 4")][-1].output.inline
+
+    assert asyncio.run(ended()) == {"total": 7}
+    assert [(one.role, one.content) for one in heard] == [("user", "1 and 2"), ("assistant", '{"total":3}'), ("user", "3 and 4")]
+    with pytest.raises(BadInput, match="its examples are"):
+        Role("adder", input=str, output=Sum, examples=[("1 and 2", "three")], model=ScriptedModel(reply))
