@@ -38,7 +38,9 @@ class Role:
     ``plan(input, observations)`` gives the steps that remain, none when done; a step is text for the model or a ``ToolCall``.
     ``done`` (a function of the tool results so far, as JSON) says by rule when a *react* agent without planning ability has
     what it needs; without it, the first result is enough. ``examples`` are (input, output) pairs shown before each task: small models
-    fill in values far better with a few. ``delegates`` names the roles that it may give subtasks to.
+    fill in values far better with a few. ``check(input, output)`` says what is wrong with an answer that fits its type (nothing when it
+    is right); the model is told, and asked again within bounds. ``agents.checks.grounded`` is one.
+    ``delegates`` names the roles that it may give subtasks to.
     ``max_output_tokens`` bounds each reply, ``attempts`` the tries at a task.
 
     Raises ``BadInput`` for what cannot work.
@@ -63,6 +65,7 @@ class Role:
     temperature: float = 0.0
     delegates: Sequence[str] = ()
     examples: Sequence[tuple[Any, Any]] = ()
+    check: Callable[[Any, Any], Sequence[str]] | None = None
     plan: Callable[..., Sequence[Any]] | None = None
     done: Callable[[list[Any]], bool] | None = None
 

@@ -68,7 +68,7 @@ async def single(at: Attempt, value: Any, origin: Origin) -> Any:
     talk = _open(at, value, origin)
     if not at.role.toolbox:
         return await _answered(at, talk, value)
-    answer = Answer(at.role.output_shape)
+    answer = Answer(at.role.output_shape, _check(at, value))
     while True:
         made = await turn(at, talk, [], reuse_failed=False)
         if not made.results:
@@ -93,7 +93,7 @@ async def react(at: Attempt, value: Any, origin: Origin) -> Any:
     talk = _open(at, value, origin)
     if not at.role.toolbox:
         return await _answered(at, talk, value)
-    answer, results = Answer(at.role.output_shape), list[Ran]()
+    answer, results = Answer(at.role.output_shape, _check(at, value)), list[Ran]()
     while True:
         made = await turn(at, talk, results)
         results += made.results
@@ -168,7 +168,7 @@ async def _answered(at: Attempt, talk: Conversation, value: Any, results: Sequen
         found = await choose(at, texts, role.choice_options, role.baseline, role.instructions, turn=True)
         values = [labels[label] for label, _ in found]
         return role.output_shape.read(values if role.output_shape.labels is None else values[0])
-    answer = Answer(role.output_shape)
+    answer = Answer(role.output_shape, _check(at, value))
     while not answer.read(talk, await answer_text(at, talk, results)):
         continue
     return answer.value
@@ -176,6 +176,11 @@ async def _answered(at: Attempt, talk: Conversation, value: Any, results: Sequen
 
 def _open(at: Attempt, value: Any, origin: Origin) -> Conversation:
     return Conversation(at.role.instructions, at.role.prompt_for(value), origin, at.role.shots)
+
+
+def _check(at: Attempt, value: Any) -> Callable[[Any], Sequence[str]] | None:
+    check = at.role.check
+    return None if check is None else lambda answer: check(value, answer)
 
 
 def _writes(at: Attempt) -> bool:

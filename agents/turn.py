@@ -1,7 +1,7 @@
 """The shared turn: one model call and its tool calls, native or in schema-tool mode, and answers that fit their type."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -195,10 +195,10 @@ async def answer_text(at: Attempt, talk: Conversation, results: Sequence[Ran] = 
 class Answer:
     """Reads answers strictly as one type; what does not fit goes back to the model with the reasons, a bounded number of times."""
 
-    __slots__ = ("_repairs", "_shape", "value")
+    __slots__ = ("_check", "_repairs", "_shape", "value")
 
-    def __init__(self, shape: Shape) -> None:
-        self._shape, self._repairs = shape, 0
+    def __init__(self, shape: Shape, check: Callable[[Any], Sequence[str]] | None = None) -> None:
+        self._shape, self._check, self._repairs = shape, check, 0
         self.value: Any = None
 
     def read(self, talk: Conversation, text: str) -> bool:
@@ -207,6 +207,9 @@ class Answer:
             if not text.strip():
                 raise BadInput("the reply was empty")
             self.value = self._shape.read_text(text)
+            wrong = self._check(self.value) if self._check else ()
+            if wrong:
+                raise BadInput("; ".join(wrong[:5]))
             return True
         except BadInput as error:
             why = str(error)

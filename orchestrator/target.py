@@ -114,7 +114,9 @@ def _refused(where: str, error: BaseException) -> BaseException:
 
 
 def _line(error: BaseException) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename and frame.filename[:1] != "<"
+    ]
     mine = [frame for frame in frames if not frame.filename.startswith(str(Path(__file__).parent.parent))] or frames[1:]
     return f" (line {mine[-1].lineno} of {Path(mine[-1].filename).name})" if mine else ""
 

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from agents import Context, Role, ScriptedModel, role, steps, tool
+from agents.checks import grounded
 from agents.role import MODEL_LIMITS, unmet
 from protocols.budget import UNLIMITED
 from protocols.chat import ModelRequest, Need, Profile
@@ -194,3 +195,31 @@ def test_examples_are_shown_before_the_task_and_checked_when_the_role_is_made() 
     assert [(one.role, one.content) for one in heard] == [("user", "1 and 2"), ("assistant", '{"total":3}'), ("user", "3 and 4")]
     with pytest.raises(BadInput, match="its examples are"):
         Role("adder", input=str, output=Sum, examples=[("1 and 2", "three")], model=ScriptedModel(reply))
+
+
+class Invoice(BaseModel):
+    vendor: str
+    total: float
+
+
+def test_an_answer_that_does_not_stand_in_its_source_is_sent_back_and_at_last_refused() -> None:
+    text = "Invoice of ACME  Tools, total 1,234.50 EUR"
+    invented, right = Invoice(vendor="Acme Corp", total=99), Invoice(vendor="Acme tools", total=1234.5)
+    reader = Role("reader", input=str, output=Invoice, check=grounded, model=ScriptedModel([invented, right]))
+
+    async def ended(role: Role) -> Any:
+        return [message async for message in steps(role, text)][-1]
+
+    assert asyncio.run(ended(reader)).output.inline == {"vendor": "Acme tools", "total": 1234.5}
+    stubborn = Role("reader", input=str, output=Invoice, check=grounded, model=ScriptedModel([invented] * 9))
+    failure = asyncio.run(ended(stubborn)).failure
+    assert failure.verdict is Verdict.SCHEMA
+    assert "'Acme Corp' does not stand in the source" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("output", "wrong"),
+    [({"a": ["one two", 3]}, 0), ({"a": "three"}, 1), ([2500, 2.5, None, True], 0), ([7], 1), ("ONE  TWO", 0)],
+)
+def test_grounded_looks_for_every_text_and_number(output: Any, wrong: int) -> None:
+    assert len(grounded("one two 3, 2.500 and 2,5", output)) == wrong
