@@ -19,7 +19,7 @@ from agents.tool import ToolResult
 from protocols.failures import BadInput, Failed, Failure, Verdict
 
 HERE = Context("run", "t", "r", 1, 4)
-BFCL = Path("/work/shared/data/bfcl_v4_subset.jsonl.gz")
+BFCL = Path(__file__).parents[2].parent / "shared" / "data" / "bfcl_v4_subset.jsonl.gz"
 
 
 class Colour(Enum):
