@@ -1,12 +1,12 @@
 """The scheduler: which ready tasks start now, and where. Pure: it reads the run's state and how much room hosts have."""
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from orchestrator.ledger import RUN, as_usage
+from orchestrator.ledger import RUN, as_usage, plus, times
 from orchestrator.reducer.state import RunState
 from protocols import codec
-from protocols.budget import Usage
+from protocols.budget import ZERO, Amount
 from protocols.messages import Dispatch, Dispatched
 from protocols.team import Resources
 
@@ -34,6 +34,7 @@ def schedule(state: RunState, room: Mapping[str, dict[str, int]], most: int = 10
         return None
     items: list[Dispatch] = []
     heaps: dict[str, list[tuple[int, str]]] = {}
+    promised = ZERO
     for role, queue in state.ready.items():
         if not queue or len(items) >= most:
             continue
@@ -48,7 +49,7 @@ def schedule(state: RunState, room: Mapping[str, dict[str, int]], most: int = 10
         allowed = most - len(items)
         if spec.concurrency is not None:
             allowed = min(allowed, spec.concurrency - state.working.get(role, 0))
-        leases = _leases(state, role)
+        need = None if spec.delegates else state.typical.get(role)
         for name, _ in zip(queue, range(allowed), strict=False):
             if not heap:
                 break
@@ -58,17 +59,13 @@ def schedule(state: RunState, room: Mapping[str, dict[str, int]], most: int = 10
             else:
                 heapq.heappop(heap)
             me = state.tasks[name]
-            lease = next(leases, None) if me.parent is None else None
+            lease = None
+            if need is not None and me.parent is None and _plenty(state, plus(promised, need)):
+                lease, promised = as_usage(need), plus(promised, need)
             items.append(Dispatch(task=name, attempt=me.attempt + 1, host=host, lease=lease))
     return Dispatched(items=tuple(items)) if items else None
 
 
-def _leases(state: RunState, role: str) -> Iterator[Usage]:
-    """First leases for agents of a role, sized by what agents of that role asked for before, while there is plenty."""
-    need = state.typical.get(role)
-    if need is None or state.asks or not state.ledger.limited:
-        return
-    plenty = state.ledger.room(RUN, need) // 2
-    lease = as_usage(need)
-    for _ in range(plenty):
-        yield lease
+def _plenty(state: RunState, promised: Amount) -> bool:
+    """Whether first leases of this much, sized by what agents of the role asked for before, leave the run as much again."""
+    return state.ledger.limited and not state.asks and state.ledger.shortage(RUN, times(promised, 2)) is None

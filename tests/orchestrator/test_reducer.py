@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from orchestrator import reducer
 from orchestrator.reducer.state import Phase
 from protocols import messages as m
-from protocols.budget import Limits
+from protocols.budget import Limits, amount
 from protocols.failures import Failure, Verdict
 from protocols.plan import Plan, PlanAsk, Task, ref
 from protocols.team import PLANNER, RoleSpec, Strategy
-from tests.orchestrator.simulation import CALL, TREE, Simulation, fan, fetch, random_run, request, team
+from tests.orchestrator.simulation import CALL, TREE, Simulation, fan, fetch, random_run, request, team, within_limits
 
 BOOM = Failure(verdict=Verdict.CODE_ERROR, message="boom")
 
@@ -233,3 +233,12 @@ def test_any_run_ends_within_its_limits_and_replays_to_the_same_state(seed: int,
     root = sim.state.ledger.accounts[""]
     assert root.reserved == (0, 0, 0, 0, 0)
     assert dataclasses.asdict(replayed(sim)) == dataclasses.asdict(sim.state)
+
+
+def test_first_leases_of_many_roles_together_never_pass_the_budget() -> None:
+    names = [f"role{number}" for number in range(5)]
+    plan = Plan(tasks=tuple(Task(id=f"{name}/{number}", role=name) for name in names for number in range(20)))
+    sim = Simulation(request(plan, team(*names), Limits(model_calls=40)), room=100, check=within_limits)
+    sim.state.typical = dict.fromkeys(names, amount(CALL))
+    leased = [one for one in sim.dispatch() if one.lease is not None]
+    assert 10 < len(leased) <= 40
