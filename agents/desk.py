@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from protocols.budget import COUNTED, UNLIMITED, ZERO, Limits, Usage, amount
+from protocols.budget import COUNTED, UNLIMITED, ZERO, Limits, Tally, Usage, amount
 from protocols.failures import Failed, Failure, Verdict
 from protocols.messages import Message, ModelCalled, SubtasksAsked, SubtasksEnded, ToolCalled, ToolIntended
 
@@ -72,7 +72,7 @@ class LocalDesk:
     ) -> None:
         self.run, self.task, self.attempt, self.limits = run, task, attempt, limits
         self.messages: list[Message] = []
-        self._used = [0] * 6
+        self._used = Tally()
         self._spent = list(ZERO)
         self._on_message, self._on_text = on_message, on_text
         self._history: dict[int, tuple[Message, ...]] = {}
@@ -83,15 +83,7 @@ class LocalDesk:
     @property
     def usage(self) -> Usage:
         """What was used so far; what was recalled is not counted."""
-        tokens_in, tokens_out, micros, model_calls, tool_calls, turns = self._used
-        return Usage(
-            input_tokens=tokens_in,
-            output_tokens=tokens_out,
-            micros=micros,
-            model_calls=model_calls,
-            tool_calls=tool_calls,
-            turns=turns,
-        )
+        return self._used.total()
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
@@ -117,13 +109,7 @@ class LocalDesk:
         spent = self._spent
         for place, (taken, one) in enumerate(zip(amount(need), amount(used), strict=True)):
             spent[place] += one - taken
-        total = self._used
-        total[0] += used.input_tokens
-        total[1] += used.output_tokens
-        total[2] += used.micros
-        total[3] += used.model_calls
-        total[4] += used.tool_calls
-        total[5] += used.turns
+        self._used.add(used)
 
     def tell(self, message: Message) -> None:
         """Collect the message in ``messages``."""

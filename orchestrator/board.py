@@ -224,7 +224,7 @@ class Board:
             goal=goal,
             user=user or team.user,
             budget=limits,
-            plan=None if plan is None else kept_plan,
+            plan=kept_plan if plan else None,
             code=code_ref,
             target=target,
         )
@@ -241,7 +241,7 @@ class Board:
 
     async def request(self, run_id: str) -> m.RunRequested:
         """The request that began a run."""
-        journal = open_journal(self._runtime.store)
+        journal = await asyncio.to_thread(open_journal, self._runtime.store)
         try:
             entries = await asyncio.to_thread(lambda: list(journal.read(run_id, 0, 1)))
         finally:

@@ -18,7 +18,7 @@ from orchestrator.observe.logs import get_logger
 from orchestrator.sides import CoordinatorSide
 from protocols import codec
 from protocols import messages as m
-from protocols.budget import NOTHING, ZERO, Amount, Usage, amount
+from protocols.budget import ZERO, Amount, Tally, Usage, amount
 from protocols.envelope import Batch
 from protocols.failures import CallboardError, Failed, Failure, UnknownMessage, Verdict
 from protocols.plan import resolve
@@ -181,7 +181,7 @@ class _Agent:
         self.attempt = assign.attempt
         self.task_handle: asyncio.Task[None] | None = None
         self._left: Amount = amount(assign.lease) if assign.lease else ZERO
-        self._used = [0, 0, 0, 0, 0, 0]
+        self._used = Tally()
         self._asks = 0
         self._answers: dict[tuple[str, int], asyncio.Future[m.Message]] = {}
         self._stop: Failure | None = None
@@ -238,18 +238,12 @@ class _Agent:
                 attempt=self.attempt,
                 output=output,
                 failure=failure,
-                usage=self._usage(),
+                usage=self._used.total(),
                 began=began,
                 ended=now(),
             )
         )
         self.host.done(self)
-
-    def _usage(self) -> Usage:
-        used = self._used
-        if not any(used):
-            return NOTHING
-        return Usage(input_tokens=used[0], output_tokens=used[1], micros=used[2], model_calls=used[3], tool_calls=used[4], turns=used[5])
 
     async def _result(self) -> tuple[m.Value | None, Failure | None]:
         try:
@@ -300,13 +294,7 @@ class _Agent:
         return await future
 
     def settle(self, need: Usage, used: Usage) -> None:
-        total = self._used
-        total[0] += used.input_tokens
-        total[1] += used.output_tokens
-        total[2] += used.micros
-        total[3] += used.model_calls
-        total[4] += used.tool_calls
-        total[5] += used.turns
+        self._used.add(used)
         if self.assign.limited:
             back = zip(self._left, amount(need), amount(used), strict=True)
             # Below zero when a provider used more than its worst case: the coordinator took that out of the lease as well.

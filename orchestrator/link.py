@@ -37,6 +37,12 @@ class LinkDown(CallboardError):
     retryable = True
 
 
+class HostGone(LinkDown):
+    """The host has ended for good."""
+
+    code = "host_gone"
+
+
 def now() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
@@ -148,9 +154,3 @@ class Inbox:
 async def open_parcel(parcel: Parcel, get_blob: GetBlob) -> bytes:
     """The packed message in a parcel, fetched if it travelled as a blob."""
     return await get_blob(parcel.body.decode()) if parcel.large else parcel.body
-
-
-class HostGone(LinkDown):
-    """The host has ended for good."""
-
-    code = "host_gone"

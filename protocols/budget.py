@@ -1,5 +1,7 @@
 """What work may cost and what it did cost: integer counts, never floats."""
 
+from dataclasses import dataclass, field
+
 from pydantic import Field
 
 from protocols.record import Record
@@ -34,6 +36,30 @@ class Usage(Record):
 
 
 NOTHING = Usage()
+
+
+@dataclass(slots=True)
+class Tally:
+    """A sum of usages that is added to often: plain integers until somebody asks for the ``Usage``."""
+
+    counts: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0, 0])
+
+    def add(self, used: Usage) -> None:
+        """Add one usage."""
+        counts = self.counts
+        counts[0] += used.input_tokens
+        counts[1] += used.output_tokens
+        counts[2] += used.micros
+        counts[3] += used.model_calls
+        counts[4] += used.tool_calls
+        counts[5] += used.turns
+
+    def total(self) -> Usage:
+        """The sum so far."""
+        if not any(self.counts):
+            return NOTHING
+        given, made, micros, calls, tools, turns = self.counts
+        return Usage(input_tokens=given, output_tokens=made, micros=micros, model_calls=calls, tool_calls=tools, turns=turns)
 
 
 class Limits(Record):

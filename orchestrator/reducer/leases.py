@@ -3,14 +3,15 @@
 from collections import deque
 
 from orchestrator.ledger import as_usage, times
-from orchestrator.reducer.state import Decisions, Fetch, RunState
+from orchestrator.reducer.state import Decisions, Fetch, RunState, TaskState
 from protocols import messages as m
-from protocols.budget import amount
+from protocols.budget import Usage, amount
 from protocols.envelope import Envelope
 
 LEASE_CALLS = 8
 """A lease covers at most this many calls like the one that asked, so that little is locked away, or lost with a host."""
 
+ONE_TOOL_CALL = Usage(tool_calls=1)
 OF_THE_RUN = "of the run"
 
 
@@ -18,45 +19,39 @@ def model_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Settle a model call."""
     body = entry.body
     assert isinstance(body, m.ModelCalled)
-    me = state.tasks.get(body.task)
-    if me is None:
-        return []
-    if me.attempt == body.attempt and me.open:
-        me.steps.append((entry.seq, body.failure is not None))
-    used, total = body.usage, state.usage
-    total[0] += used.input_tokens
-    total[1] += used.output_tokens
-    total[2] += used.micros
-    total[3] += used.model_calls
-    total[4] += used.tool_calls
-    total[5] += used.turns
-    state.ledger.settle(state.account(me), amount(used))
-    return serve(state)
+    return _settled(state, _stepped(state, entry.seq, body, failed=body.failure is not None), body.usage)
 
 
 def tool_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Settle a tool call, if the tool ran."""
     body = entry.body
     assert isinstance(body, m.ToolCalled)
-    me = state.tasks.get(body.task)
-    if me is None:
-        return []
-    if me.attempt == body.attempt and me.open:
-        me.steps.append((entry.seq, False))
-    if body.ran:
-        state.usage[4] += 1
-        state.ledger.settle(state.account(me), (0, 0, 0, 1, 0))
-    return serve(state)
+    me = _stepped(state, entry.seq, body)
+    return _settled(state, me, ONE_TOOL_CALL) if body.ran else []
 
 
 def tool_intended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Keep the place of an intent, so that a later attempt knows of it."""
     body = entry.body
     assert isinstance(body, m.ToolIntended)
+    _stepped(state, entry.seq, body)
+    return []
+
+
+def _stepped(state: RunState, seq: int, body: m.ModelCalled | m.ToolIntended | m.ToolCalled, *, failed: bool = False) -> TaskState | None:
+    """The task that took a step; the number of the entry is kept while another attempt may need it."""
     me = state.tasks.get(body.task)
     if me is not None and me.attempt == body.attempt and me.open:
-        me.steps.append((entry.seq, False))
-    return []
+        me.steps.append((seq, failed))
+    return me
+
+
+def _settled(state: RunState, me: TaskState | None, used: Usage) -> Decisions:
+    if me is None:
+        return []
+    state.used.add(used)
+    state.ledger.settle(state.account(me), amount(used))
+    return serve(state)
 
 
 def lease_asked(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:

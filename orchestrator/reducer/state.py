@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from orchestrator.ledger import RUN, Ledger
-from protocols.budget import NOTHING, Amount, Usage
+from protocols.budget import NOTHING, Amount, Tally, Usage
 from protocols.failures import Failure
 from protocols.messages import LeaseAsked, Message, RunRequested, Status, SubtasksAsked, Value
 from protocols.plan import Task
@@ -118,7 +118,7 @@ class RunState:
     families: dict[str, Family] = field(default_factory=dict)
     asks: deque[LeaseAsked] = field(default_factory=deque)
     typical: dict[str, Amount] = field(default_factory=dict)
-    usage: list[int] = field(default_factory=lambda: [0, 0, 0, 0, 0, 0])
+    used: Tally = field(default_factory=Tally)
     stopping: Failure | None = None
     exhausted: str | None = None
     closing: bool = False
@@ -128,8 +128,7 @@ class RunState:
 
     def spent(self) -> Usage:
         """What the run has used so far."""
-        used = self.usage
-        return Usage(input_tokens=used[0], output_tokens=used[1], micros=used[2], model_calls=used[3], tool_calls=used[4], turns=used[5])
+        return self.used.total()
 
     def account(self, state: TaskState) -> str:
         """The ledger account of a task, opened on first use together with those above it."""

@@ -224,11 +224,13 @@ def test_a_budget_of_calls_is_used_up_and_never_passed(calls: int) -> None:
         assert sim.state.spent().model_calls <= calls
 
 
-@given(seed=st.integers(0, 10**9), calls=st.integers(0, 40), tasks=st.integers(1, 12), merged=st.booleans())
+@given(seed=st.integers(0, 10**9), calls=st.integers(0, 40), tasks=st.integers(1, 12), roles=st.integers(1, 4), merged=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_any_run_ends_within_its_limits_and_replays_to_the_same_state(seed: int, calls: int, tasks: int, merged: bool) -> None:
-    spec = team("worker", "merge", merge=TREE) if merged else team()
-    sim = random_run(seed, request(fan(tasks), spec, Limits(model_calls=calls, tokens=500)))
+def test_any_run_ends_within_its_limits_and_replays_to_the_same_state(seed: int, calls: int, tasks: int, roles: int, merged: bool) -> None:
+    names = [f"role{number}" for number in range(roles)]
+    spec = team(*names, "merge", merge=TREE) if merged else team(*names)
+    plan = Plan(tasks=tuple(Task(id=f"t{number}", role=names[number % roles]) for number in range(tasks)))
+    sim = random_run(seed, request(plan, spec, Limits(model_calls=calls, tokens=500)))
     assert all(not one.open for one in sim.state.tasks.values())
     root = sim.state.ledger.accounts[""]
     assert root.reserved == (0, 0, 0, 0, 0)
