@@ -128,7 +128,9 @@ class Team:
         return self.planner is None
 
     def with_model(self, model: str | Model) -> "Team":
-        """The same team with every role that has a model using this one."""
+        """The same team with every role that has a model using this one. Raises ``BadInput`` when none has."""
+        if all(role.model is None for role in self.cast.values()):
+            raise BadInput(f"no role of team {self.name!r} uses a model; leave the model out")
 
         def changed(role: Role) -> Role:
             return replace(role, model=model) if role.model is not None else role

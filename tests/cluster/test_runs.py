@@ -301,3 +301,8 @@ def test_the_ledger_never_passes_a_limit_at_any_entry_of_the_journal(runtime: st
     assert state is not None
     assert state.spent() == result.usage
     assert state.ledger.accounts[""].reserved == (0, 0, 0, 0, 0)
+
+
+def test_a_model_for_a_team_that_uses_none_is_refused(store: str) -> None:
+    with pytest.raises(BadInput, match="no role of team 'one' uses a model"):
+        Team("one", [doubler]).run_sync(1, runtime="inline", store=store, model="embedded")
