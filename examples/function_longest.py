@@ -25,7 +25,7 @@ def measure(files: list[str]) -> list[str]:
     found = []
     for file in files:
         try:
-            tree = ast.parse(Path(file).read_bytes())
+            tree = parsed(Path(file).read_bytes())
         except (SyntaxError, ValueError, OSError):
             continue  # templates and files of other Pythons are not ours to judge
         for node in ast.walk(tree):
@@ -33,6 +33,16 @@ def measure(files: list[str]) -> list[str]:
                 lines = node.end_lineno - node.lineno + 1
                 found.append(f"{lines:5} lines, {depth(node)} deep  {file}:{node.lineno}  {node.name}")
     return longest([found])
+
+
+def parsed(source: bytes) -> ast.Module:
+    """The syntax tree; in CPython 3.11 several threads that build one can disturb each other, and it is built again."""
+    for _ in range(100):
+        try:
+            return ast.parse(source)
+        except SystemError:
+            continue
+    raise ValueError("it could not be parsed")
 
 
 def depth(node: ast.AST) -> int:

@@ -62,7 +62,7 @@ def look_into(found: Found) -> Sheet:
     requires = []
     for line in headers.get("Requires-Dist", []):
         try:
-            requires += edges(Requirement(line), headers.get("Provides-Extra", []))
+            requires += edges(requirement(line), headers.get("Provides-Extra", []))
         except InvalidRequirement:
             wrong.append(f"a requirement can't be read: {clip(line, 60)}")
     try:
@@ -98,6 +98,17 @@ def look_into(found: Found) -> Sheet:
         editable='"editable": true' in (dist.read_text("direct_url.json") or ""),
         wrong=wrong,
     )
+
+
+def requirement(line: str) -> Requirement:
+    """One requirement; raises ``InvalidRequirement``."""
+    for _ in range(100):
+        try:
+            return Requirement(line)
+        except SystemError:
+            # Markers are read by ``ast``, which in CPython 3.11 counts its nesting for all threads together: a neighbour disturbed it.
+            continue
+    raise InvalidRequirement(f"{line!r} could not be read")
 
 
 def edges(requirement: Requirement, extras: list[str]) -> list[Edge]:
