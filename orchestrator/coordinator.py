@@ -6,16 +6,16 @@ a transaction is on its way the next batch gathers, so the disk's pace sets the 
 
 import asyncio
 import secrets
-from collections import defaultdict, deque
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from orchestrator import outcomes, reducer
 from orchestrator.journal.port import Entry, Journal
 from orchestrator.link import now, open_parcel
+from orchestrator.live import LiveRun
 from orchestrator.observe.logs import get_logger
+from orchestrator.observe.meter import Meter
 from orchestrator.reducer.state import Act, RunState
 from orchestrator.replay import reader, replay
 from orchestrator.roster import Roster
@@ -23,7 +23,7 @@ from orchestrator.scheduler import schedule
 from orchestrator.sides import HostSide, Watched
 from protocols import codec
 from protocols import messages as m
-from protocols.envelope import BATCH_BYTES, Batch, Envelope
+from protocols.envelope import Batch, Envelope
 from protocols.failures import BadInput, StorageError, UnknownMessage, Verdict
 from protocols.plan import refs
 
@@ -46,20 +46,6 @@ _SILENT = frozenset((m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, 
 """Messages that are acted on by what they lead to, and not themselves."""
 
 
-@dataclass(slots=True)
-class _Run:
-    """A run in memory: its state, its epoch, and those who wait for it."""
-
-    state: RunState
-    epoch: int
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    partials: deque[bytes] = field(default_factory=lambda: deque(maxlen=500))
-    partial: int = 0
-    broken: StorageError | None = None
-    timer: asyncio.TimerHandle | None = None
-
-
 class _Item(NamedTuple):
     run: str
     at: int
@@ -72,9 +58,10 @@ class Coordinator:
 
     def __init__(self, journal: Journal, hosts: Sequence[HostSide]) -> None:
         self.name = f"coordinator/{secrets.token_hex(4)}"
+        self.meter: Meter | None = None
         self._journal = journal
         self._hosts = hosts
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, LiveRun] = {}
         self._queue: list[tuple[list[_Item], asyncio.Future[None] | None]] = []
         self._wake = asyncio.Event()
         self._opening = asyncio.Lock()
@@ -120,7 +107,7 @@ class Coordinator:
                 raise BadInput(f"run {run!r} exists already; resume it, or choose another id")
             epoch = await asyncio.to_thread(self._journal.claim, run)
             at = now()
-            self._runs[run] = _Run(reducer.begin(run, at, message), epoch)
+            self._runs[run] = LiveRun(reducer.begin(run, at, message), epoch)
             await self._put([_Item(run, at, message, request)])
 
     async def resume(self, run: str) -> None:
@@ -136,9 +123,9 @@ class Coordinator:
             raise BadInput(f"there is no run {run!r} in this journal; `callboard runs` lists those there are")
         epoch = row.epoch if row.ended else await asyncio.to_thread(self._journal.claim, run)
         state = await asyncio.to_thread(replay, self._journal, run)
-        self._runs[run] = here = _Run(state, epoch)
+        self._runs[run] = here = LiveRun(state, epoch)
         if state.act is Act.ENDED:
-            here.done.set()
+            here.finish()
             return
         # In one batch: nothing is dispatched between taking the run up and what follows.
         await self._put([_Item(run, now(), message, None) for message in (m.RunResumed(epoch=epoch), *then)])
@@ -158,33 +145,11 @@ class Coordinator:
 
     async def wait(self, run: str, seconds: float) -> bool:
         """Whether the run has ended within this time. Raises ``StorageError`` when it can't be carried on here."""
-        here = self._find(run)
-        try:
-            await asyncio.wait_for(here.done.wait(), seconds)
-        except TimeoutError:
-            return False
-        if here.broken is not None:
-            raise here.broken
-        return True
+        return await self._find(run).wait(seconds)
 
     async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched:
         """What was said in a run after entry ``after`` and piece ``partial``; waits this long for something new."""
-        here = self._find(run)
-        if here.broken is not None:
-            raise here.broken
-        if here.state.seq <= after and here.partial <= partial and not here.done.is_set():
-            here.news.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(here.news.wait(), seconds)
-        entries, size = [], 0
-        if here.state.seq > after:
-            for entry in await asyncio.to_thread(lambda: list(self._journal.read(run, after, 500))):
-                entries.append((entry.seq, entry.at, entry.body))
-                size += len(entry.body)
-                if size > BATCH_BYTES:
-                    break
-        new = min(here.partial - partial, len(here.partials))
-        return Watched(entries, list(here.partials)[len(here.partials) - new :] if new > 0 else [], here.partial)
+        return await self._find(run).watch(self._journal, after, partial, seconds)
 
     async def outcomes(self, run: str, start: int) -> bytes:
         """A packed page of a run's tasks (see ``orchestrator.outcomes``)."""
@@ -204,11 +169,15 @@ class Coordinator:
         """Read content."""
         return await asyncio.to_thread(self._journal.get_blob, digest)
 
+    def states(self) -> Iterator[RunState]:
+        """The runs at work here."""
+        return (here.state for here in self._runs.values() if here.is_at_work)
+
     def knows(self, run: str) -> bool:
         """Whether the run is in memory here."""
         return run in self._runs
 
-    def _find(self, run: str) -> _Run:
+    def _find(self, run: str) -> LiveRun:
         if run not in self._runs:
             raise BadInput(f"run {run!r} is not at work here; `callboard resume {run}` carries it on")
         return self._runs[run]
@@ -247,9 +216,7 @@ class Coordinator:
     def _pass_on(self, run: str, body: bytes) -> None:
         here = self._runs.get(run)
         if here is not None:
-            here.partials.append(body)
-            here.partial += 1
-            here.news.set()
+            here.pass_on(body)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -275,13 +242,13 @@ class Coordinator:
                 self._break(queue, entries, StorageError(f"the coordinator failed: {error}"))
 
     async def _tick(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], entries: list[Entry]) -> None:
-        decided: list[tuple[_Run, m.Message]] = []
+        decided: list[tuple[LiveRun, m.Message]] = []
         for items, _ in queue:
             for item in items:
                 self._fold(item, entries, decided)
         room = self._roster.room()
         for here in list(self._runs.values()):
-            if here.state.act is Act.ENDED or here.broken is not None:
+            if not here.is_at_work:
                 continue
             dispatch = schedule(here.state, room, DISPATCHED)
             if dispatch is not None:
@@ -292,6 +259,8 @@ class Coordinator:
         if entries:
             epochs = {entry.run: self._runs[entry.run].epoch for entry in entries}
             await asyncio.to_thread(self._journal.append, entries, epochs)
+            if self.meter is not None:
+                self.meter.commit()
         for here, message in decided:
             await self._act(here, message)
         for run in {entry.run for entry in entries}:
@@ -300,9 +269,9 @@ class Coordinator:
             if future is not None and not future.done():
                 future.set_result(None)
 
-    def _fold(self, item: _Item, entries: list[Entry], decided: list[tuple[_Run, m.Message]]) -> None:
+    def _fold(self, item: _Item, entries: list[Entry], decided: list[tuple[LiveRun, m.Message]]) -> None:
         here = self._runs.get(item.run)
-        if here is None or here.broken is not None or here.state.act is Act.ENDED:
+        if here is None or not here.is_at_work:
             return
         todo: list[tuple[m.Message, bytes | None]] = [(item.message, item.body)]
         while todo:
@@ -310,6 +279,8 @@ class Coordinator:
             seq = here.state.seq + 1
             entry = Envelope(item.run, seq, item.at, message)
             entries.append(Entry(item.run, seq, item.at, type(message).__name__, body or codec.pack(message)))
+            if self.meter is not None:
+                self.meter.hear(here.state, message)
             here.state, decisions = reducer.step(here.state, entry, self._fetch)
             if type(message) not in _SILENT:
                 decided.append((here, message))
@@ -341,12 +312,12 @@ class Coordinator:
     def _break(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], entries: list[Entry], error: StorageError) -> None:
         """Nothing of this batch is stored, but its runs' states have it: they must be read again before they go on."""
         log.error("storage failed", why=str(error))
+        if self.meter is not None:
+            self.meter.discard()
         runs = {item.run for items, _ in queue for item in items} | {entry.run for entry in entries}
         for run in runs & self._runs.keys():
             here = self._runs[run]
-            here.broken = error
-            here.done.set()
-            here.news.set()
+            here.fail(error)
             self._roster.stop_run(here.state.run, Verdict.CANCELLED)
         for _, future in queue:
             if future is not None and not future.done():
@@ -355,7 +326,7 @@ class Coordinator:
 
     # --- acting on what is durable --------------------------------------------------------------------------------------
 
-    async def _act(self, here: _Run, message: m.Message) -> None:
+    async def _act(self, here: LiveRun, message: m.Message) -> None:
         if isinstance(message, m.Dispatched):
             await self._assign(here.state, message)
         elif isinstance(message, (m.LeaseGranted, m.LeaseDenied, m.SubtasksEnded)):
@@ -405,7 +376,7 @@ class Coordinator:
         if link is not None:
             link.outbox.send(state.run, codec.pack(message), f"{state.run} / {state.tasks[task].task.role} / {task}")
 
-    def _set_deadline(self, here: _Run) -> None:
+    def _set_deadline(self, here: LiveRun) -> None:
         seconds = here.state.request.budget.seconds
         if seconds is None:
             return
@@ -415,11 +386,8 @@ class Coordinator:
     def _deadline(self, run: str) -> None:
         self._later(_Item(run, now(), m.DeadlinePassed(), None))
 
-    def _finish(self, here: _Run) -> None:
-        if here.timer is not None:
-            here.timer.cancel()
-        here.done.set()
-        here.news.set()
+    def _finish(self, here: LiveRun) -> None:
+        here.finish()
         ended = [name for name, run in self._runs.items() if run.state.act is Act.ENDED]
         kept = sum(len(self._runs[name].state.tasks) for name in ended)
         for name in ended[:-1]:
@@ -431,7 +399,7 @@ class Coordinator:
         """Take what other processes ask of the runs at work here, through the journal's store."""
         while True:
             await asyncio.sleep(REQUEST_SECONDS)
-            mine = [name for name, run in self._runs.items() if run.state.act is not Act.ENDED and run.broken is None]
+            mine = [name for name, run in self._runs.items() if run.is_at_work]
             if not mine:
                 continue
             try:
