@@ -11,8 +11,9 @@ from agents.tool import Tool, tool
 
 if TYPE_CHECKING:
     from agents.models.http import HttpModel
+    from agents.models.provider import ProviderModel
 
-__all__ = ["Context", "HttpModel", "LocalDesk", "Role", "ScriptedModel", "Tool", "call", "role", "say", "steps", "tool"]
+__all__ = ["Context", "HttpModel", "LocalDesk", "ProviderModel", "Role", "ScriptedModel", "Tool", "call", "role", "say", "steps", "tool"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from agents.models.http import HttpModel
 
         return HttpModel
+    if name == "ProviderModel":
+        from agents.models.provider import ProviderModel
+
+        return ProviderModel
     raise AttributeError(f"module 'agents' has no attribute {name!r}")

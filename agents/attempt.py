@@ -103,6 +103,7 @@ class Attempt:
             self._pass(past.began, past.ended)
             if past.reply is not None:
                 return past.reply
+        request = request.model_copy(update={"digest": digest, "place": (desk.task, step)})
         tokens_in, tokens_out = model.bound(request)
         price = model.price
         micros = 0 if price is None else price.cost(tokens_in, tokens_out)
@@ -121,9 +122,9 @@ class Attempt:
                 return reply
             except ModelError as error:
                 used = need if error.charged else Usage(model_calls=1, turns=int(turn))
-                wait = FIRST_WAIT * 2 ** (tried - 1) * (0.5 + random.random()) if error.retry_after is None else error.retry_after
+                wait = _wait(error.retry_after, tried)
                 failure = _provider(model.id, str(error), error.retryable, tried)
-                if not error.retryable or tried == MOST_TRIES or wait > LONGEST_WAIT:
+                if not error.retryable or tried == MOST_TRIES or (error.retry_after or 0.0) > LONGEST_WAIT:
                     raise Failed(failure) from None
             except asyncio.CancelledError:
                 failure = Failure(verdict=Verdict.CANCELLED, message="the work was stopped during this call; it may have been charged")
@@ -340,8 +341,17 @@ def _used(reply: ModelReply, need: Usage, model: Model) -> Usage:
     """What the reply cost; where the provider reports no count, the reservation."""
     tokens_in = need.input_tokens if reply.input_tokens is None else reply.input_tokens
     tokens_out = need.output_tokens if reply.output_tokens is None else reply.output_tokens
-    micros = 0 if model.price is None else model.price.cost(tokens_in, tokens_out)
+    micros = reply.micros
+    if micros is None:
+        micros = 0 if model.price is None else model.price.cost(tokens_in, tokens_out)
     return Usage(input_tokens=tokens_in, output_tokens=tokens_out, micros=micros, model_calls=1, turns=need.turns)
+
+
+def _wait(named: float | None, tried: int) -> float:
+    """Seconds before the next try: doubled each time, or what the provider named; spread, so that agents do not come back all at once."""
+    if named is None:
+        return FIRST_WAIT * (1 << tried - 1) * (0.5 + random.random())
+    return named + min(named, FIRST_WAIT) * random.random()
 
 
 def _provider(model: str, why: str, retryable: bool, tried: int) -> Failure:

@@ -76,13 +76,17 @@ class Conversation:
         whole.update(settings)
         return whole.hexdigest()
 
+    def fits(self, room: int) -> bool:
+        """Whether all messages go into about ``room`` tokens."""
+        return self._tokens <= room
+
     def fitted(self, room: int) -> tuple[ChatMessage, ...]:
         """The messages, in at most about ``room`` tokens.
 
         The system message, the first user message and the last turn always stay. The oldest turns between them go first, whole,
         and a note stands in their place. Raises ``Failed`` (context) when what must stay does not fit.
         """
-        if self._tokens <= room:
+        if self.fits(room):
             return tuple(self.messages)
         messages, head = self.messages, self._head
         tokens, start = self._tokens, head

@@ -106,8 +106,10 @@ class Role:
 
     @property
     def model_id(self) -> str | None:
-        """The model's id, ``provider:name``."""
-        return self.model if self.model is None or isinstance(self.model, str) else self.model.id
+        """The model's id, ``provider:name``; of one that plays another, where it has that from."""
+        if self.model is None or isinstance(self.model, str):
+            return self.model
+        return str(getattr(self.model, "source", self.model.id))
 
     @cached_property
     def input_shape(self) -> Shape:

@@ -84,7 +84,8 @@ async def converse(at: Attempt, talk: Conversation, form: Form, *, note: str = "
             max_output_tokens=role.max_output_tokens,
             temperature=role.temperature,
         )
-        digest = talk.digest(form.mark + f"{model.id} {context} {note}".encode())
+        trimmed_to = 0 if talk.fits(room) else context  # what fits is sent as it is, whatever the context
+        digest = talk.digest(form.mark + f"{model.id} {trimmed_to} {note}".encode())
         reply = await at.complete(request, digest, talk.take_fresh() + asked, turn=turn, on_text=live, alone=alone)
         if reply.finish is Finish.REFUSED:
             raise failed(Verdict.REFUSED, f"model {model.id} refused: {reply.text[:300] or 'it gave no reason'}")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -14,6 +15,7 @@ from orchestrator.host import INLINE
 from orchestrator.journal import open_journal
 from orchestrator.link import LinkDown
 from orchestrator.outcomes import TaskOutcome, rows
+from orchestrator.recording import recorded_run, replaying
 from orchestrator.sides import Service, Watched
 from orchestrator.team import Team
 from protocols import codec, ids
@@ -161,12 +163,15 @@ class Board:
     """A runtime over a journal, as an async context manager.
 
     ``runtime`` is ``ray`` or ``inline``; ``store`` a journal's address (see ``open_journal``); ``hosts`` how many processes carry agents.
+    ``address`` is that of a Ray cluster, whose deployment carries the runs and stays when the board is closed.
     """
 
-    def __init__(self, runtime: str = "ray", store: str | None = None, hosts: int = 2) -> None:
+    def __init__(self, runtime: str = "ray", store: str | None = None, hosts: int = 2, address: str | None = None) -> None:
         if hosts < 1:
             raise BadInput(f"hosts is {hosts}; at least one is needed")
-        self._runtime = _runtime(runtime, store, hosts)
+        if address is not None and runtime != "ray":
+            raise BadInput(f"address {address!r} is that of a Ray cluster; leave it out with runtime={runtime!r}")
+        self._runtime = _runtime(runtime, store, hosts, address)
         self._teams: dict[str, Roles] = {}
         self._service: Service | None = None
 
@@ -203,11 +208,17 @@ class Board:
         target: str | None = None,
         run_id: str | None = None,
     ) -> RunHandle:
-        """Begin a run. What ``budget`` limits replaces the team's limit; its other limits stay.
+        """Begin a run. What ``budget`` limits replaces the team's limit; its other limits stay. The model ``recorded:RUN`` plays what
+        models answered in an earlier run of this journal.
 
         Raises ``BadInput`` when the team, goal or model can't work; nothing has been done or stored then.
         """
-        if model is not None:
+        if run_id is not None and not ids.is_run_id(run_id):
+            raise BadInput(f"{run_id!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores")
+        run = recorded_run(model)
+        if run is not None:
+            team = await asyncio.to_thread(self._replaying, team, run)
+        elif model is not None:
             team = team.with_model(model)
         limits = team.budget.model_copy(update=budget.model_dump(exclude_none=True)) if budget else team.budget
         wrong = team.unmet(limits)
@@ -233,29 +244,26 @@ class Board:
         return RunHandle(run_id, self.service, team)
 
     async def resume(self, run_id: str, team: Team | None = None) -> RunHandle:
-        """Carry a run on that has not ended; for one that has, the handle gives its result."""
-        first = await self.request(run_id)
-        await self._runtime.prepare(first.team)
+        """Carry a run on that has not ended, or follow it where it is at work; for one that has ended, the handle gives its result."""
         await self.service.resume(run_id)
+        (first, *_), _, _ = await self.service.watch(run_id, 0, 0, 0)
+        request = codec.unpack(first[2])
+        assert isinstance(request, m.RunRequested)
+        await self._runtime.prepare(request.team)
         return RunHandle(run_id, self.service, team)
 
-    async def request(self, run_id: str) -> m.RunRequested:
-        """The request that began a run."""
-        journal = await asyncio.to_thread(open_journal, self._runtime.store)
-        try:
-            entries = await asyncio.to_thread(lambda: list(journal.read(run_id, 0, 1)))
-        finally:
-            journal.close()
-        if not entries:
-            raise BadInput(f"there is no run {run_id!r} in this journal; `callboard runs` lists those there are")
-        message = codec.unpack(entries[0].body)
-        assert isinstance(message, m.RunRequested)
-        return message
+    async def has(self, run_id: str) -> bool:
+        """Whether this run has begun, however it stands."""
+        return await self.service.has(run_id)
 
     async def abandon(self, run_id: str, reason: str) -> RunHandle:
         """Close a run that nobody works on: it is taken over and cancelled before anything more is done."""
         await self.service.abandon(run_id, reason)
         return RunHandle(run_id, self.service, None)
+
+    def _replaying(self, team: Team, run: str) -> Team:
+        with closing(open_journal(self._runtime.store)) as journal:
+            return replaying(team, run, journal)
 
     async def _code(self, team: Team) -> m.BlobRef:
         ref = await self.service.put_blob(code.pack(team.cast))
@@ -267,15 +275,16 @@ class Board:
         return m.Value(inline=value) if len(packed) <= INLINE else m.Value(blob=await self.service.put_blob(packed))
 
 
-def _runtime(name: str, store: str | None, hosts: int) -> Runtime:
+def _runtime(name: str, store: str | None, hosts: int, address: str | None) -> Runtime:
     if name == "inline":
         from orchestrator.inline import InlineRuntime
 
         return InlineRuntime(store)
-    if name == "ray":
-        try:
-            from orchestrator.cluster import RayRuntime
-        except ImportError as error:
-            raise CallboardError(f"Ray can't be imported ({error}); reinstall callboard, or use runtime='inline'") from None
-        return RayRuntime(store, hosts)
-    raise BadInput(f"there is no runtime {name!r}; choose ray or inline")
+    if name != "ray":
+        raise BadInput(f"there is no runtime {name!r}; choose ray or inline")
+    try:
+        from orchestrator.cluster import RayRuntime
+        from orchestrator.deployment import DeploymentRuntime
+    except ImportError as error:
+        raise CallboardError(f"Ray can't be imported ({error}); reinstall callboard, or use runtime='inline'") from None
+    return RayRuntime(store, hosts) if address is None else DeploymentRuntime(address, store, hosts)

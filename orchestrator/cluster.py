@@ -1,4 +1,4 @@
-"""Ray: the actors around coordinator and hosts, and the runtime that starts them. Only this module and ``model_server`` know Ray.
+"""Ray: the actors around coordinator and hosts, and the runtime that starts them for one driver.
 
 Hosts are made by the driver and handed to the coordinator, so that neither's end takes the other with it. Ray's retries and order are
 relied on for nothing: every call may fail with ``LinkDown`` and is made again by numbered links and idempotent methods.
@@ -8,8 +8,10 @@ import asyncio
 import gc
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import ray
@@ -18,19 +20,27 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from orchestrator import model_server
 from orchestrator.code import Roles
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Host, Models
+from orchestrator.host import Agent, Host, Models
 from orchestrator.journal import open_journal
 from orchestrator.link import HostGone, LinkDown
-from orchestrator.observe.logs import to_json_lines
+from orchestrator.observe.exporter import export
+from orchestrator.observe.logs import get_logger, to_json_lines
+from orchestrator.observe.lookout import look_out
 from orchestrator.scheduler import SHARED, pool_of
 from orchestrator.sides import CoordinatorSide, Watched
 from protocols.failures import BadInput, CallboardError
-from protocols.messages import BlobRef
+from protocols.messages import SCHEMA, BlobRef
 from protocols.team import Resources, TeamSpec
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 NAMESPACE = "callboard"
+
+TOKEN = "deployment"
+"""Stands in the names of the actors that stay for the next driver, where a driver's own have a random token."""
+
+ORPHANED_SECONDS = 60.0
+"""A host that has heard no coordinator for this long ends itself and its work."""
 
 # Ray's own types do not describe classes decorated with options, so here they are not typed at all.
 ActorHandle = Any
@@ -47,7 +57,7 @@ THREADS = 64
 _MANY = 10_000  # calls that one actor may have open: links have one each, and drivers wait in long polls
 
 
-async def _call(awaitable: Awaitable[Any]) -> Any:
+async def called(awaitable: Awaitable[Any]) -> Any:
     """A remote call's answer; what the other side raised on purpose is raised here, anything of Ray's is ``LinkDown``."""
     try:
         return await awaitable
@@ -90,17 +100,17 @@ class RemoteHost:
     async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
         """See ``HostSide``. The coordinator is this very actor, so the host gets its handle."""
         me = ray.get_runtime_context().current_actor
-        found: str = await _call(self._handle.attach.remote(coordinator, me))
+        found: str = await called(self._handle.attach.remote(coordinator, me))
         return found
 
     async def deliver(self, batch: bytes, label: str = "") -> int:
         """See ``HostSide``. The label is the name of the call in Ray's dashboard."""
-        taken: int = await _call(self._handle.deliver.options(name=label or "deliver").remote(batch))
+        taken: int = await called(self._handle.deliver.options(name=label or "deliver").remote(batch))
         return taken
 
     async def ping(self) -> str:
         """See ``HostSide``."""
-        incarnation: str = await _call(self._handle.ping.remote())
+        incarnation: str = await called(self._handle.ping.remote())
         return incarnation
 
 
@@ -112,56 +122,61 @@ class RemoteCoordinator:
 
     async def deliver(self, host: str, batch: bytes, label: str = "") -> int:
         """See ``CoordinatorSide``."""
-        taken: int = await _call(self._handle.deliver.remote(host, batch))
+        taken: int = await called(self._handle.deliver.remote(host, batch))
         return taken
 
     async def put_blob(self, data: bytes) -> BlobRef:
         """See ``CoordinatorSide``."""
-        digest, size = await _call(self._handle.put_blob.remote(data))
+        digest, size = await called(self._handle.put_blob.remote(data))
         return BlobRef(digest=digest, size=size)
 
     async def get_blob(self, digest: str) -> bytes:
         """See ``CoordinatorSide``."""
-        data: bytes = await _call(self._handle.get_blob.remote(digest))
+        data: bytes = await called(self._handle.get_blob.remote(digest))
         return data
 
     async def add_host(self, name: str, pool: str) -> None:
         """Give the coordinator one more host."""
-        await _call(self._handle.add_host.remote(name, pool))
+        await called(self._handle.add_host.remote(name, pool))
+
+    async def has(self, run: str) -> bool:
+        """See ``Coordinator``."""
+        known: bool = await called(self._handle.has.remote(run))
+        return known
 
     async def submit(self, run: str, request: bytes) -> None:
         """See ``Coordinator``."""
-        await _call(self._handle.submit.options(name=f"submit {run}").remote(run, request))
+        await called(self._handle.submit.options(name=f"submit {run}").remote(run, request))
 
     async def resume(self, run: str) -> None:
         """See ``Coordinator``."""
-        await _call(self._handle.resume.options(name=f"resume {run}").remote(run))
+        await called(self._handle.resume.options(name=f"resume {run}").remote(run))
 
     async def cancel(self, run: str, reason: str) -> None:
         """See ``Coordinator``."""
-        await _call(self._handle.cancel.options(name=f"cancel {run}").remote(run, reason))
+        await called(self._handle.cancel.options(name=f"cancel {run}").remote(run, reason))
 
     async def abandon(self, run: str, reason: str) -> None:
         """See ``Coordinator``."""
-        await _call(self._handle.abandon.options(name=f"abandon {run}").remote(run, reason))
+        await called(self._handle.abandon.options(name=f"abandon {run}").remote(run, reason))
 
     async def wait(self, run: str, seconds: float) -> bool:
         """See ``Coordinator``."""
-        done: bool = await _call(self._handle.wait.remote(run, seconds))
+        done: bool = await called(self._handle.wait.remote(run, seconds))
         return done
 
     async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched:
         """See ``Coordinator``."""
-        return Watched(*await _call(self._handle.watch.remote(run, after, partial, seconds)))
+        return Watched(*await called(self._handle.watch.remote(run, after, partial, seconds)))
 
     async def outcomes(self, run: str, start: int) -> bytes:
         """See ``Coordinator``."""
-        page: bytes = await _call(self._handle.outcomes.remote(run, start))
+        page: bytes = await called(self._handle.outcomes.remote(run, start))
         return page
 
     async def ended(self, run: str) -> bytes:
         """See ``Coordinator``."""
-        body: bytes = await _call(self._handle.ended.remote(run))
+        body: bytes = await called(self._handle.ended.remote(run))
         return body
 
 
@@ -171,12 +186,15 @@ class CoordinatorActor:
     Hosts come by name and not by handle: what an actor is constructed from must survive its maker, to make it again.
     """
 
-    def __init__(self, number: int, store: str | None, hosts: list[tuple[str, str]]) -> None:
+    def __init__(self, number: int, store: str | None, hosts: list[tuple[str, str]], idle: float | None = None) -> None:
+        """``idle`` is after how many seconds without a run or a driver it ends itself and its hosts; ``None`` is never."""
         _log_to_json()
         _collect_seldom()
         self._number = number
         self._store = store
         self._hosts = hosts
+        self._idle = idle
+        self._heard = time.monotonic()
         self._coordinator: Coordinator | None = None
         self._starting = asyncio.Lock()
 
@@ -188,13 +206,40 @@ class CoordinatorActor:
             if self._coordinator is None:
                 journal = await asyncio.to_thread(open_journal, self._store)
                 coordinator = Coordinator(journal, [RemoteHost(*host) for host in self._hosts])
+                self._exporting = export(coordinator)
                 await coordinator.start()
                 self._coordinator = coordinator
+                if self._idle is not None:
+                    self._reaping = asyncio.create_task(self._reap(coordinator, self._idle), name="reaper")
+            self._heard = time.monotonic()
             return self._coordinator
+
+    async def _reap(self, coordinator: Coordinator, idle: float) -> None:
+        while True:
+            await asyncio.sleep(min(idle / 4, 5.0))
+            if coordinator.is_busy():
+                self._heard = time.monotonic()
+            elif time.monotonic() - self._heard > idle:
+                await self.end()
 
     async def start(self) -> None:
         """Open the journal and attach to the hosts."""
         await self._ready()
+
+    async def hello(self) -> tuple[int, str | None]:
+        """The schema of its messages, and where its journal is."""
+        return SCHEMA, self._store
+
+    async def end(self) -> None:
+        """End the hosts, the model servers of the deployment and this actor; runs at work can be resumed."""
+        context = ray.get_runtime_context()
+        for name in [name for name, _ in self._hosts] + model_server.running(NAMESPACE, TOKEN):
+            with suppress(ValueError):
+                ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
+        ray.kill(context.current_actor, no_restart=True)
+
+    async def has(self, run: str) -> bool:
+        return await (await self._ready()).has(run)
 
     @_untracked
     async def deliver(self, host: str, batch: bytes) -> int:
@@ -212,8 +257,9 @@ class CoordinatorActor:
 
     async def add_host(self, name: str, pool: str) -> None:
         coordinator = await self._ready()
-        self._hosts.append((name, pool))
-        coordinator.add_host(RemoteHost(name, pool))
+        if (name, pool) not in self._hosts:
+            self._hosts.append((name, pool))
+            coordinator.add_host(RemoteHost(name, pool))
 
     async def submit(self, run: str, request: bytes) -> None:
         await (await self._ready()).submit(run, request)
@@ -256,6 +302,9 @@ class HostActor:
         _log_to_json()
         _collect_seldom()
         self._label = label
+        self._lookout: asyncio.Task[None] | None = None
+        self._orphaned: asyncio.Task[None] | None = None
+        self._heard = time.monotonic()
         self._host = Host(name, pool, Models(lambda model: model_server.connect(model, NAMESPACE, token)))
 
     def __repr__(self) -> str:
@@ -264,22 +313,77 @@ class HostActor:
     async def attach(self, coordinator: str, handle: ActorHandle) -> str:
         # Blocking tools and functions wait in threads: more of them than cores.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="tools"))
+        self._lookout = self._lookout or asyncio.create_task(look_out(self._host.at_work, self._show), name="lookout")
+        self._orphaned = self._orphaned or asyncio.create_task(self._end_orphaned(), name="orphaned")
+        self._heard = time.monotonic()
         return await self._host.attach(coordinator, RemoteCoordinator(handle))
+
+    def _show(self, agent: Agent) -> None:
+        """Have a task in Ray's dashboard that lasts as long as the agent."""
+        me = ray.get_runtime_context().current_actor
+        me.work.options(name=agent.label).remote(agent.run, agent.task)
+
+    async def work(self, run: str, task: str) -> None:
+        await self._host.ended(run, task)
 
     async def deliver(self, batch: bytes) -> int:
         return await self._host.deliver(batch)
 
     @_untracked
     async def ping(self) -> str:
+        self._heard = time.monotonic()
         return await self._host.ping()
+
+    async def _end_orphaned(self) -> None:
+        silent = 0
+        while silent < 10:  # counted in wakings: where a tool blocks the loop, nobody can be heard, and it is not silence
+            heard = self._heard
+            await asyncio.sleep(ORPHANED_SECONDS / 10)
+            silent = silent + 1 if self._heard == heard else 0
+        get_logger("cluster").warning("no coordinator has been heard; this host ends", seconds=ORPHANED_SECONDS)
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     async def close(self) -> None:
         await self._host.close()
 
 
 _as_actor = _ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=_MANY)
-_Coordinators: Any = _as_actor(CoordinatorActor)
-_Hosts: Any = _as_actor(HostActor)
+Coordinators: Any = _as_actor(CoordinatorActor)
+Hosts: Any = _as_actor(HostActor)
+
+
+def host_options(name: str, resources: Resources) -> dict[str, Any]:
+    """Ray's options of a host actor with these resources."""
+    options: dict[str, Any] = {"name": name, "namespace": NAMESPACE, "num_cpus": resources.num_cpus}
+    if resources.num_gpus:
+        options["num_gpus"] = resources.num_gpus
+    if resources.memory is not None:
+        options["memory"] = resources.memory
+    if resources.labels:
+        options["label_selector"] = resources.labels
+    if resources.fallback_labels:
+        options["fallback_strategy"] = [{"label_selector": labels} for labels in resources.fallback_labels]
+    if resources.runtime_env is not None:
+        options["runtime_env"] = resources.runtime_env
+    return options
+
+
+def check(role: str, wanted: Resources) -> None:
+    """Raises ``BadInput`` when no node of this Ray could ever carry a host with these resources."""
+    have = _ray.cluster_resources()
+    asked = {"CPU": wanted.num_cpus, "GPU": wanted.num_gpus, "memory": wanted.memory or 0}
+    for name, count in asked.items():
+        if count > have.get(name, 0):
+            raise BadInput(
+                f"role {role!r} asks for {count:g} {name} and this Ray has {have.get(name, 0):g}; ask for less or use another cluster"
+            )
+    choices = [wanted.labels, *wanted.fallback_labels] if wanted.labels else []
+    if choices and not any(_has(node, labels) for node in _ray.nodes() if node["Alive"] for labels in choices):
+        raise BadInput(f"role {role!r} asks for a node labelled {wanted.labels} and this Ray has none; label one or drop the labels")
+
+
+def _has(node: dict[str, Any], labels: dict[str, str]) -> bool:
+    return all(node.get("Labels", {}).get(key) == value for key, value in labels.items())
 
 
 class RayRuntime:
@@ -302,9 +406,9 @@ class RayRuntime:
         await asyncio.to_thread(self._start_ray)
         hosts = [self._make_host(SHARED, number, Resources()) for number in range(self._count)]
         name = f"callboard-coordinator-0-{self._token}"
-        self._coordinator = _Coordinators.options(name=name, namespace=NAMESPACE).remote(0, self.store, hosts)
+        self._coordinator = Coordinators.options(name=name, namespace=NAMESPACE).remote(0, self.store, hosts)
         self._remote = RemoteCoordinator(self._coordinator)
-        await _call(self._coordinator.start.remote())
+        await called(self._coordinator.start.remote())
         return self._remote
 
     def _start_ray(self) -> None:
@@ -322,20 +426,8 @@ class RayRuntime:
     def _make_host(self, pool: str, number: int, resources: Resources) -> tuple[str, str]:
         label = f"{pool}#{number}"
         name = f"callboard-host-{label}-{self._token}"
-        options: dict[str, Any] = {
-            "name": name,
-            "namespace": NAMESPACE,
-            "num_cpus": resources.num_cpus,
-        }
-        if resources.num_gpus:
-            options["num_gpus"] = resources.num_gpus
-        if resources.memory is not None:
-            options["memory"] = resources.memory
-        if resources.labels:
-            options["label_selector"] = resources.labels
-        if resources.runtime_env is not None:
-            options["runtime_env"] = resources.runtime_env
-        handle = _Hosts.options(**options).remote(name, label, pool, self._token)
+        options = host_options(name, resources)
+        handle = Hosts.options(**options).remote(name, label, pool, self._token)
         self._hosts.setdefault(pool, []).append(handle)
         return name, pool
 
@@ -349,21 +441,8 @@ class RayRuntime:
         for role in team.roles.values():
             pool = pool_of(role.resources)
             if pool not in self._hosts:
-                self._check(role.name, role.resources)
+                check(role.name, role.resources)
                 await self._remote.add_host(*self._make_host(pool, 0, role.resources))
-
-    def _check(self, role: str, wanted: Resources) -> None:
-        have = _ray.cluster_resources()
-        asked = {"CPU": wanted.num_cpus, "GPU": wanted.num_gpus, "memory": wanted.memory or 0}
-        for name, count in asked.items():
-            if count > have.get(name, 0):
-                raise BadInput(
-                    f"role {role!r} asks for {count:g} {name} and this Ray has {have.get(name, 0):g}; ask for less or use another cluster"
-                )
-        if wanted.labels and not any(
-            all(node.get("Labels", {}).get(key) == value for key, value in wanted.labels.items()) for node in _ray.nodes()
-        ):
-            raise BadInput(f"role {role!r} asks for a node labelled {wanted.labels} and this Ray has none; label one or drop the labels")
 
     async def close(self) -> None:
         """End the actors, and Ray if it was started here."""

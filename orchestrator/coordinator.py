@@ -173,6 +173,14 @@ class Coordinator:
         """The runs at work here."""
         return (here.state for here in self._runs.values() if here.is_at_work)
 
+    async def has(self, run: str) -> bool:
+        """Whether the run has begun, here or in the journal."""
+        return run in self._runs or bool(await asyncio.to_thread(lambda: list(self._journal.read(run, 0, 1))))
+
+    def is_busy(self) -> bool:
+        """Whether a run is at work here."""
+        return any(run.is_at_work for run in self._runs.values())
+
     def knows(self, run: str) -> bool:
         """Whether the run is in memory here."""
         return run in self._runs

@@ -3,7 +3,8 @@
 import asyncio
 import secrets
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from orchestrator import code
 from orchestrator.code import Roles
 from orchestrator.link import Inbox, Outbox, now, open_parcel
 from orchestrator.observe.logs import get_logger
+from orchestrator.pieces import Pieces
 from orchestrator.sides import CoordinatorSide
 from protocols import codec
 from protocols import messages as m
@@ -30,17 +32,26 @@ INLINE = 8_000
 log = get_logger("host")
 
 
+_sharers: Counter[int] = Counter()  # by the identity of a model object of the user's, how many ``Models`` of this process use it
+
+
 class Models:
-    """The models of one process: each is made once, when the first role asks for it."""
+    """The models of one host: each id is made once, when the first role asks for it; objects that roles carry are used as they are."""
 
     def __init__(self, connect: Callable[[str], Any] | None = None) -> None:
         """``connect`` says, for the id of an embedded model, how its server is reached; without it one runs in this process."""
         self._connect = connect
         self._made: dict[str, Model] = {}
+        self._given: dict[int, Model] = {}
 
     def get(self, role: Role) -> Model | None:
         """The model of ``role``; raises ``BadInput`` for one that does not exist."""
-        if role.model is None or not isinstance(role.model, str):
+        if role.model is None:
+            return None
+        if not isinstance(role.model, str):
+            if id(role.model) not in self._given:
+                self._given[id(role.model)] = role.model
+                _sharers[id(role.model)] += 1
             return role.model
         if role.model not in self._made:
             from agents.models.registry import resolve as find
@@ -49,9 +60,15 @@ class Models:
         return self._made[role.model]
 
     async def aclose(self) -> None:
-        """Close them all."""
-        made, self._made = self._made, {}
-        for model in made.values():
+        """Close them all, but for those that another host of this process still uses."""
+        done, self._made = list(self._made.values()), {}
+        given, self._given = self._given, {}
+        for key, model in given.items():
+            _sharers[key] -= 1
+            if not _sharers[key]:
+                del _sharers[key]
+                done.append(model)
+        for model in done:
             await model.aclose()
 
 
@@ -64,7 +81,7 @@ class Host:
         self.models = models
         self._incarnation = f"{name}/{secrets.token_hex(4)}"
         self._teams: dict[str, Roles] = teams if teams is not None else {}
-        self._at_work: dict[tuple[str, str], _Agent] = {}
+        self._at_work: dict[tuple[str, str], Agent] = {}
         self._side: CoordinatorSide | None = None
         self._inbox = Inbox("")
         self._outbox: Outbox | None = None
@@ -119,7 +136,7 @@ class Host:
 
     def _take(self, run: str, message: m.Message) -> None:
         if isinstance(message, m.Assign):
-            agent = _Agent(self, run, message)
+            agent = Agent(self, run, message)
             self._at_work[run, message.task] = agent
             agent.task_handle = asyncio.create_task(agent.perform())
             return
@@ -159,18 +176,28 @@ class Host:
         assert self._side is not None
         return codec.unpack_value(await self._side.get_blob(value.blob.digest))
 
-    def done(self, agent: "_Agent") -> None:
+    def at_work(self) -> Iterator["Agent"]:
+        """The agents at work, longest first."""
+        return iter(self._at_work.values())
+
+    async def ended(self, run: str, task: str) -> None:
+        """Return when nobody works on this task here."""
+        agent = self._at_work.get((run, task))
+        if agent is not None and agent.task_handle is not None:
+            await asyncio.wait((agent.task_handle,))
+
+    def done(self, agent: "Agent") -> None:
         """Forget an agent that has ended."""
         if self._at_work.get((agent.run, agent.task)) is agent:
             del self._at_work[agent.run, agent.task]
 
 
-class _Agent:
+class Agent:
     """One attempt at one task, and the desk it works at."""
 
     __slots__ = (
-        "_answers", "_asks", "_history", "_label", "_left", "_stop", "_used",
-        "assign", "attempt", "host", "run", "task", "task_handle",
+        "_answers", "_asks", "_history", "_left", "_pieces", "_stop", "_used",
+        "assign", "attempt", "began", "host", "label", "run", "task", "task_handle",
     )  # fmt: skip
 
     def __init__(self, host: Host, run: str, assign: m.Assign) -> None:
@@ -179,13 +206,15 @@ class _Agent:
         self.assign = assign
         self.task = assign.task
         self.attempt = assign.attempt
+        self.began = now()
         self.task_handle: asyncio.Task[None] | None = None
         self._left: Amount = amount(assign.lease) if assign.lease else ZERO
         self._used = Tally()
         self._asks = 0
         self._answers: dict[tuple[str, int], asyncio.Future[m.Message]] = {}
         self._stop: Failure | None = None
-        self._label = f"{run} / {assign.role} / {assign.task}"
+        self._pieces: Pieces | None = None
+        self.label = f"{run} / {assign.role} / {assign.task}"
         self._history: dict[int, tuple[m.Message, ...]] = {}
         for body in assign.history:
             message = codec.unpack(body)
@@ -214,6 +243,8 @@ class _Agent:
     def abandon(self) -> None:
         """Stop without a word: nobody is there to hear it."""
         self._stop = None
+        if self._pieces is not None:
+            self._pieces.drop()
         if self.task_handle is not None:
             self.task_handle.cancel()
 
@@ -221,7 +252,6 @@ class _Agent:
 
     async def perform(self) -> None:
         """Do the task and report how it ended."""
-        began = now()
         structlog.contextvars.bind_contextvars(run=self.run, task=self.task, role=self.assign.role, attempt=self.attempt)
         try:
             output, failure = await self._result()
@@ -239,7 +269,7 @@ class _Agent:
                 output=output,
                 failure=failure,
                 usage=self._used.total(),
-                began=began,
+                began=self.began,
                 ended=now(),
             )
         )
@@ -301,10 +331,12 @@ class _Agent:
             self._left = tuple(left + want - was for left, want, was in back)  # type: ignore[assignment]
 
     def tell(self, message: m.Message) -> None:
-        self.host.outbox.send(self.run, codec.pack(message), self._label)
+        if self._pieces is not None:
+            self._pieces.flush()
+        self.host.outbox.send(self.run, codec.pack(message), self.label)
 
     async def commit(self, message: m.Message) -> None:
-        number = self.host.outbox.send(self.run, codec.pack(message), self._label)
+        number = self.host.outbox.send(self.run, codec.pack(message), self.label)
         await self.host.outbox.delivered(number)
 
     async def delegate(self, asked: m.SubtasksAsked) -> m.SubtasksEnded:
@@ -317,4 +349,10 @@ class _Agent:
         return answer.model_copy(update={"outputs": tuple(outputs)})
 
     def partial(self, text: str) -> None:
-        self.tell(m.PartialOutput(task=self.task, attempt=self.attempt, text=text))
+        if self._pieces is None:
+            self._pieces = Pieces(self._pass_on)
+        self._pieces.add(text)
+
+    def _pass_on(self, text: str) -> None:
+        piece = m.PartialOutput(task=self.task, attempt=self.attempt, text=text)
+        self.host.outbox.send(self.run, codec.pack(piece), self.label)

@@ -56,17 +56,29 @@ def is_embedded(model: str) -> bool:
     return model == PROVIDER or model.startswith(f"{PROVIDER}:")
 
 
-def start(model: str, namespace: str, token: str) -> list[Any]:
-    """Start a server for this model id on every node; they load while other things start. Returns the actors."""
+def start(model: str, namespace: str, token: str, *, stay: bool = False) -> list[Any]:
+    """Start a server for this model id on every node; they load while other things start. Returns the actors.
+
+    Those that ``stay`` outlive this process, and one that is there already is left as it is.
+    """
     return [
         _Servers.options(
             name=_name(model, token, node["NodeID"]),
             namespace=namespace,
+            lifetime="detached" if stay else None,
+            get_if_exists=stay,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         ).remote(model.partition(":")[2])
         for node in _ray.nodes()
         if node["Alive"]
     ]
+
+
+def running(namespace: str, token: str) -> list[str]:
+    """The names of the servers of this token."""
+    listed = ray.util.list_named_actors(all_namespaces=True)
+    ours = [one["name"] for one in listed if one["namespace"] == namespace]
+    return [name for name in ours if name.startswith("callboard-model-") and f"-{token}-" in name]
 
 
 def connect(model: str, namespace: str, token: str) -> "Connect":

@@ -129,20 +129,27 @@ class Team:
 
     def with_model(self, model: str | Model) -> "Team":
         """The same team with every role that has a model using this one. Raises ``BadInput`` when none has."""
+        return self.with_models(lambda name, role: model)
+
+    def with_models(self, choose: Callable[[str, Role], str | Model]) -> "Team":
+        """The same team with, for every role that has a model, the one that ``choose`` gives for its name in ``cast`` and itself.
+
+        Raises ``BadInput`` when none has.
+        """
         if all(role.model is None for role in self.cast.values()):
             raise BadInput(f"no role of team {self.name!r} uses a model; leave the model out")
 
-        def changed(role: Role) -> Role:
-            return replace(role, model=model) if role.model is not None else role
+        def changed(name: str, role: Role) -> Role:
+            return replace(role, model=choose(name, role)) if role.model is not None else role
 
         merge = self.merge
         if merge is not None and merge.role is not None:
-            merge = replace(merge, role=changed(merge.role))
-        planner = changed(self.planner) if isinstance(self.planner, Role) else self.planner
-        return replace(self, roles=tuple(changed(role) for role in self.roles), planner=planner, merge=merge)
+            merge = replace(merge, role=changed(merge.role.name, merge.role))
+        planner = changed(PLANNER, self.planner) if isinstance(self.planner, Role) else self.planner
+        return replace(self, roles=tuple(changed(role.name, role) for role in self.roles), planner=planner, merge=merge)
 
     def unmet(self, budget: Limits) -> list[str]:
-        """What roles ask of their models that these can't do, and models without a price under a money limit; one sentence each."""
+        """What models lack to be called, what roles ask of them that they can't do, and money limits on models without a price."""
         found = []
         for role in self.cast.values():
             if role.model is None:
@@ -155,6 +162,9 @@ class Team:
                 model = resolve(role.model)
             else:
                 model = role.model
+            missing: str | None = getattr(model, "missing", None)
+            if missing is not None:
+                found.append(f"role {role.name!r}: {missing}")
             found += unmet(role, model.profile)
             if budget.micros is not None and model.price is None:
                 found.append(
@@ -182,6 +192,7 @@ class Team:
         runtime: str = "ray",
         store: str | None = None,
         hosts: int = 2,
+        address: str | None = None,
         user: str | None = None,
         budget: Limits | None = None,
         model: str | Model | None = None,
@@ -189,12 +200,14 @@ class Team:
         """Begin to carry out ``goal`` and return a handle on the run; close the handle when done with it.
 
         ``runtime`` is ``ray`` (a local cluster, started for this run and ended with it) or ``inline`` (this process, no Ray).
+        ``address`` is that of a Ray cluster to run on instead; what is started there stays for the next run.
         ``store`` is where the journal is kept, ``$CALLBOARD_HOME/journal.db`` by default. ``user``, ``budget`` and ``model`` replace
-        the team's. Raises ``BadInput`` when the goal, a role or a setting can't work.
+        the team's; the model ``recorded:RUN`` plays what models answered in an earlier run of this journal. Raises ``BadInput`` when
+        the goal, a role or a setting can't work.
         """
         from orchestrator.board import Board
 
-        board = await Board(runtime=runtime, store=store, hosts=hosts).__aenter__()
+        board = await Board(runtime=runtime, store=store, hosts=hosts, address=address).__aenter__()
         try:
             handle = await board.start(self, goal, user=user, budget=budget, model=model)
         except BaseException:

@@ -54,7 +54,10 @@ class Choice(Record):
 
 
 class ModelRequest(Record):
-    """One model call. With ``choice`` set the model scores and does not generate; ``messages`` may then be empty."""
+    """One model call. With ``choice`` set the model scores and does not generate; ``messages`` may then be empty.
+
+    ``digest`` names the whole request, and ``place`` is where it is made, task and step; neither goes to a provider.
+    """
 
     messages: tuple[ChatMessage, ...] = ()
     tools: tuple[ToolSpec, ...] = ()
@@ -63,6 +66,8 @@ class ModelRequest(Record):
     max_output_tokens: int = Field(default=512, ge=1)
     temperature: float = 0.0
     seed: int | None = None
+    digest: str = ""
+    place: tuple[str, int] | None = None
 
 
 class Finish(StrEnum):
@@ -75,7 +80,8 @@ class Finish(StrEnum):
 
 
 class ModelReply(Record):
-    """What a model answered. Token counts are the provider's; ``None`` when it reported none.
+    """What a model answered. Token counts are the provider's; ``None`` when it reported none. ``micros`` is what the call cost where
+    that is known better than by the model's price, which is a worst case: by the list's tiers and for cached tokens.
 
     For a scored choice, ``labels`` has one label a text and ``margins`` how far it led the runner-up (nats a token).
     """
@@ -85,6 +91,7 @@ class ModelReply(Record):
     finish: Finish = Finish.STOP
     input_tokens: int | None = None
     output_tokens: int | None = None
+    micros: int | None = Field(default=None, ge=0)
     labels: tuple[str, ...] = ()
     margins: tuple[float, ...] = ()
 
@@ -108,7 +115,7 @@ class Profile(Record):
 
 
 class Price(Record):
-    """Price in integer micro-units of currency for a million tokens, input and output."""
+    """Price in integer micro-units of currency for a million tokens, input and output: the most that one can cost."""
 
     input_micros: int = Field(ge=0)
     output_micros: int = Field(ge=0)

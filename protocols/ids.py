@@ -6,6 +6,7 @@ import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,199}\Z")
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 ROLE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}\Z")
 
 
@@ -16,6 +17,11 @@ def new_run_id() -> str:
         seconds, digit = divmod(seconds, 32)
         stamp = _ALPHABET[digit] + stamp
     return f"run-{stamp}-{''.join(secrets.choice(_ALPHABET) for _ in range(5))}"
+
+
+def is_run_id(text: str) -> bool:
+    """Whether ``text`` may name a run: up to 100 characters, letters, digits and ``._-``."""
+    return RUN_ID.match(text) is not None
 
 
 def is_task_id(text: str) -> bool:

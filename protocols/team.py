@@ -22,12 +22,14 @@ class Strategy(StrEnum):
 
 
 class Resources(Record):
-    """What a role's hosts ask of the cluster. Memory is in bytes; ``labels`` select nodes; ``runtime_env`` is Ray's."""
+    """What a role's hosts ask of the cluster. Memory is in bytes; ``labels`` select nodes, and where none fits,
+    ``fallback_labels`` in their order; ``runtime_env`` is Ray's."""
 
     num_cpus: float = 0.0
     num_gpus: float = 0.0
     memory: int | None = None
     labels: dict[str, str] = Field(default_factory=dict)
+    fallback_labels: tuple[dict[str, str], ...] = ()
     runtime_env: dict[str, Any] | None = None
 
     def is_default(self) -> bool:

@@ -13,7 +13,13 @@ import orchestrator
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("protocols", "agents", "orchestrator")
-RAY_ROOMS = {"orchestrator.cluster", "orchestrator.model_server"}
+RAY_ROOMS = {
+    "orchestrator.cluster",
+    "orchestrator.deployment",
+    "orchestrator.jobs",
+    "orchestrator.model_server",
+    "orchestrator.observe.exporter",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -52,7 +52,8 @@ class EmbeddedModel:
 
     def __init__(self, model: str = DEFAULT, connect: Connect | None = None, *, timeout: float = _TIMEOUT) -> None:
         self._entry: Entry | LocalModel = find(model)
-        self._connect = connect or in_process(model)
+        self._connect = connect
+        self._model = model
         self._timeout = timeout
         self._scorer = Scorer(self._entry.scoring, concurrency=SLOTS)
         self._endpoint: Endpoint | None = None
@@ -120,6 +121,9 @@ class EmbeddedModel:
         if session is not None and self._loop is asyncio.get_running_loop():
             await session.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_endpoint": None, "_session": None, "_loop": None, "_connecting": None}
+
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         async with self._answered(path, body) as response:
             answer: dict[str, Any] = await response.json()
@@ -182,7 +186,7 @@ class EmbeddedModel:
         async with self._connecting:
             if self._endpoint is None:
                 try:
-                    self._endpoint = await self._connect()
+                    self._endpoint = await (self._connect or in_process(self._model))()
                 except WeightsUnavailable as error:
                     raise ModelError(str(error), retryable=True, charged=False) from None
             return self._endpoint, session

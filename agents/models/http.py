@@ -1,4 +1,4 @@
-"""Models behind an OpenAI-compatible chat completions endpoint, remote or on this machine."""
+"""Models on servers of one's own that speak OpenAI's chat completions; needs no extra. Hosted providers: ``agents.models.provider``."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
+from agents.models import worst_case
 from agents.models.wire import BrokenStream, Streamed, body_of, reply_of
 from protocols.chat import ModelReply, ModelRequest, Need, Price, Profile
 from protocols.failures import BadInput, ModelError
@@ -16,16 +17,12 @@ from protocols.failures import BadInput, ModelError
 if TYPE_CHECKING:
     import aiohttp
 
-OPENAI_URL = "https://api.openai.com/v1"
 CHAT = Profile(can=frozenset({Need.TEXT, Need.NATIVE_TOOLS, Need.JSON_SCHEMA, Need.PLANNING}), context_tokens=128_000)
-"""The default profile: what a current hosted chat model can do."""
-
-MESSAGE_TOKENS = 16
-"""Counted for each message besides its bytes; chat templates of common models take 3 to 10."""
+"""The default profile: what a current chat model can do."""
 
 
 class HttpModel:
-    """A model behind ``base_url``, which ends in ``/v1`` or the like.
+    """A model behind ``base_url``, which ends in ``/v1`` or the like: vLLM, Ray Serve LLM, a llama.cpp server, Ollama.
 
     The key is ``api_key``, or what the environment variable ``api_key_env`` holds; without either none is sent. ``timeout`` is in
     seconds without a byte from the server; a role's ``limits`` bound the whole. ``price`` is ``None`` (*unpriced*) unless given: such
@@ -38,7 +35,6 @@ class HttpModel:
         base_url: str,
         name: str,
         *,
-        provider: str = "http",
         api_key: str | None = None,
         api_key_env: str | None = None,
         profile: Profile = CHAT,
@@ -49,7 +45,7 @@ class HttpModel:
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise BadInput(f"base_url {base_url!r} is no address; it looks like http://127.0.0.1:8080/v1")
-        self.id = f"{provider}:{name}"
+        self.id = f"http:{name}"
         self.name, self.base_url, self.profile, self.price = name, base_url.rstrip("/"), profile, price
         self._api_key, self._api_key_env = api_key, api_key_env
         self._timeout, self._connections, self._extra = timeout, connections, extra or {}
@@ -58,13 +54,7 @@ class HttpModel:
 
     def bound(self, request: ModelRequest) -> tuple[int, int]:
         """One token for each byte of input, which byte-level tokenisers cannot pass, and ``max_output_tokens``."""
-        size = 64 + sum(len(one.content.encode()) + MESSAGE_TOKENS for one in request.messages)
-        size += sum(len(to_json(one.arguments)) + len(one.name) + MESSAGE_TOKENS for said in request.messages for one in said.tool_calls)
-        if request.tools:
-            size += sum(len(one.name) + len(one.description.encode()) + len(to_json(one.parameters)) + 64 for one in request.tools)
-        if request.output_schema is not None:
-            size += len(to_json(request.output_schema)) + 64
-        return size, request.max_output_tokens
+        return worst_case.input_tokens(request), request.max_output_tokens
 
     async def complete(self, request: ModelRequest, on_text: Callable[[str], None] | None = None) -> ModelReply:
         """Answer ``request``, streamed when ``on_text`` listens. Raises ``ModelError``."""
@@ -73,8 +63,7 @@ class HttpModel:
         if request.choice is not None:
             raise ModelError(f"{self.id} cannot score choices; its profile must not promise log_probabilities", charged=False)
         body = body_of(request, self.name, native_tools=Need.NATIVE_TOOLS in self.profile.can, stream=on_text is not None)
-        limit = "max_completion_tokens" if self.base_url == OPENAI_URL else "max_tokens"
-        body = {**body, limit: request.max_output_tokens, **self._extra}
+        body = {**body, "max_tokens": request.max_output_tokens, **self._extra}
         try:
             async with self._connected().post(f"{self.base_url}/chat/completions", data=to_json(body), headers=self._headers()) as response:
                 if response.status != 200:

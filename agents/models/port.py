@@ -11,7 +11,8 @@ class Model(Protocol):
     """A language model.
 
     ``complete`` raises ``ModelError`` (see ``protocols.failures``), with its ``retryable`` fact, for anything the provider did wrong;
-    it never retries by itself: retries are reserved, journalled and bounded by the agent loop.
+    it never retries by itself: retries are reserved, journalled and bounded by the agent loop. One that may lack what it needs to be
+    called, such as a key, can say so ahead by an attribute ``missing``: one sentence, or ``None``.
     """
 
     @property

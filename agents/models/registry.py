@@ -1,32 +1,35 @@
 """The registry: from a model's id, ``provider:name``, to a model."""
 
 import importlib
-import os
 from collections.abc import Callable
 from typing import Any
 
 from agents.models.port import Model
+from agents.models.provider import PROVIDERS, ProviderModel
 from protocols.failures import BadInput
 
-KNOWN = "embedded, embedded:ID, embedded:PATH.gguf, openai:NAME, or python:MODULE:ATTRIBUTE"
+KNOWN = "embedded, embedded:ID, embedded:PATH.gguf, openai:NAME, anthropic:NAME, google:NAME, or python:MODULE:ATTRIBUTE"
 
 
 def resolve(model_id: str, *, connect: Any = None) -> Model:
     """The model that ``model_id`` names. Making it is quick: nothing is fetched, loaded or connected before its first call.
 
     - ``embedded`` or ``embedded:ID`` is a model of the catalogue, ``embedded:PATH`` any GGUF file; ``connect`` reaches its server.
-    - ``openai:NAME`` is an OpenAI-compatible endpoint: ``OPENAI_BASE_URL`` (default OpenAI's own) with ``OPENAI_API_KEY``.
+    - ``openai:NAME``, ``anthropic:NAME`` and ``google:NAME`` are models of these providers, or of a server that speaks their wire (see
+      ``agents.models.provider``).
     - ``python:MODULE:ATTRIBUTE`` is a ``Model`` of your own, or a function that makes one.
 
-    Raises ``BadInput`` for any other id, or a key that is missing.
+    Raises ``BadInput`` for any other id. What a model lacks to be called (an extra, a key) is said by its ``missing``.
     """
     provider, _, name = model_id.partition(":")
     if provider == "embedded":
         return _embedded(name, connect)
-    if provider == "openai" and name:
-        return _openai(name)
+    if provider in PROVIDERS and name:
+        return ProviderModel(model_id)
     if provider == "python" and name:
         return _own(model_id, name)
+    if provider == "recorded":
+        raise BadInput(f"model {model_id!r} is a whole run's; give it to the run (--model, or model= of start) and not to a role")
     if provider == "scripted":
         raise BadInput(f"model {model_id!r} has no script; give the role a ScriptedModel object instead of an id")
     raise BadInput(f"there is no model {model_id!r}; there are: {KNOWN}")
@@ -37,15 +40,6 @@ def _embedded(name: str, connect: Any) -> Model:
 
     make: Callable[..., Model] = EmbeddedModel
     return make(name, connect=connect) if name else make(connect=connect)
-
-
-def _openai(name: str) -> Model:
-    from agents.models.http import OPENAI_URL, HttpModel
-
-    base_url = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
-    if base_url.rstrip("/") == OPENAI_URL and not os.environ.get("OPENAI_API_KEY"):
-        raise BadInput(f"model openai:{name} needs a key; set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs none")
-    return HttpModel(base_url, name, provider="openai", api_key_env="OPENAI_API_KEY")
 
 
 def _own(model_id: str, name: str) -> Model:

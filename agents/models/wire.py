@@ -54,8 +54,8 @@ def reply_of(body: dict[str, Any], request: ModelRequest) -> ModelReply:
         text, finish = str(refusal), Finish.REFUSED
     elif calls and finish is Finish.STOP:
         finish = Finish.TOOL_CALLS
-    if request.output_schema is not None and wrapped(request.output_schema) is not request.output_schema and not calls:
-        text = _unwrapped(text)
+    if request.output_schema is not None and not calls:
+        text = unwrapped(text, request.output_schema)
     usage = body.get("usage") or {}
     return ModelReply(
         text=text,
@@ -130,6 +130,17 @@ def wrapped(schema: dict[str, Any]) -> dict[str, Any]:
     return outer | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
 
 
+def unwrapped(text: str, schema: dict[str, Any]) -> str:
+    """``text`` of a reply to ``wrapped(schema)`` as one to ``schema``."""
+    if wrapped(schema) is schema:
+        return text
+    try:
+        found = from_json(text)
+    except ValueError:
+        return text
+    return to_json(found["value"]).decode() if isinstance(found, dict) and set(found) == {"value"} else text
+
+
 def closed(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """``schema`` with every object closed to other fields, and whether it is in the subset that providers enforce strictly."""
     whole = deepcopy(schema)
@@ -187,11 +198,3 @@ def _arguments(text: Any) -> dict[str, Any] | str:
     except ValueError:
         return str(text)
     return found if isinstance(found, dict) else str(text)
-
-
-def _unwrapped(text: str) -> str:
-    try:
-        found = from_json(text)
-    except ValueError:
-        return text
-    return to_json(found["value"]).decode() if isinstance(found, dict) and set(found) == {"value"} else text

@@ -18,7 +18,7 @@ WAIT_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
 
 
-@click.command()
+@click.command(epilog=options.examples("callboard cancel last", "callboard cancel run-1ng7w8r --reason 'wrong goal'"))
 @options.run_id
 @options.store
 @click.option("--reason", default="cancelled by request", show_default=True, help="Why, for the journal.")

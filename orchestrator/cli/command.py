@@ -1,5 +1,6 @@
 """The ``callboard`` command: its subcommands, and the one place where errors become sentences and exit codes."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -11,17 +12,34 @@ import click
 
 from orchestrator.cli import streams
 
-_COMMANDS = {
-    "run": "running",
-    "resume": "running",
-    "cancel": "cancelling",
-    "runs": "reading",
-    "show": "reading",
-    "trace": "tracing",
-    "journal": "reading",
-    "model": "modelling",
+_SECTIONS = {
+    "Run": {
+        "run": "running",
+        "resume": "running",
+        "cancel": "cancelling",
+    },
+    "Read runs": {
+        "runs": "reading",
+        "show": "reading",
+        "trace": "tracing",
+        "journal": "reading",
+    },
+    "Cluster": {
+        "up": "clustering",
+        "down": "clustering",
+        "submit": "submitting",
+        "grafana": "boards",
+    },
+    "Set up": {
+        "init": "scaffolding",
+        "doctor": "doctor",
+        "model": "modelling",
+        "completion": "completing",
+    },
 }
-"""Each subcommand and the module of this package that defines it under the same name."""
+"""Each subcommand, under its heading in the help, and the module of this package that defines it under the same name."""
+
+_COMMANDS = {name: module for section in _SECTIONS.values() for name, module in section.items()}
 
 _EXITS = """\b
 Exit codes:
@@ -51,8 +69,23 @@ class _Callboard(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"there is no command {args[0]!r}; there are: {', '.join(_COMMANDS)}", ctx)
+            raise click.UsageError(f"there is no command {args[0]!r}; {_nearest(args[0])}", ctx)
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, _COMMANDS))
+        for title, names in _SECTIONS.items():
+            found = [(name.ljust(width), command.get_short_help_str(80)) for name in names if (command := self.get_command(ctx, name))]
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+
+
+def _nearest(name: str) -> str:
+    if ".py" in name:
+        return f"to run a team write: callboard run {name}"
+    close = difflib.get_close_matches(name, _COMMANDS, n=1, cutoff=0.75)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(_COMMANDS)}"
 
 
 @click.group(cls=_Callboard, epilog=_EXITS, context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,6 +101,8 @@ def commands() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Carry out one command line (``sys.argv`` without ``arguments``) and exit with its code."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    if "_CALLBOARD_COMPLETE" in os.environ:
+        importlib.import_module("orchestrator.cli.completing")  # knows how each shell breaks words
     sys.exit(_carry_out(args))
 
 
@@ -92,7 +127,8 @@ def _carry_out(args: list[str]) -> int:
             return _end(args, exits.of_error(error), error.code, str(error))
         # an error that comes from another process ends in its cause, below that process's traceback
         said = clean(f"{type(error).__name__}: {error}".rstrip(": \n").splitlines()[-1].strip())
-        return _end(args, 1, "unexpected", f"something unexpected went wrong ({said}); run it again with --debug for the details")
+        missing = ", or `callboard doctor` for what is missing here" if isinstance(error, ImportError) else ""
+        return _end(args, 1, "unexpected", f"something unexpected went wrong ({said}); run it again with --debug for the details{missing}")
 
 
 def _end(args: list[str], code: int, name: str, message: str, *, told: bool = False) -> int:

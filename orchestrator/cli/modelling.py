@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import options, streams
+from orchestrator.cli import candidates, options, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 MEGABYTE = 1_000_000
 
 
-@click.group()
+@click.group(epilog=options.examples("callboard model list", "callboard model pull"))
 @options.debug
 def model() -> None:
     """The embedded models: which there are, and fetching them ahead."""
 
 
-@model.command("list")
+@model.command("list", epilog=options.examples("callboard model list", "callboard model list --json"))
 @options.as_json
 @options.debug
 def list_models(as_json: bool) -> int:
@@ -46,8 +46,8 @@ def list_models(as_json: bool) -> int:
     return 0
 
 
-@model.command("pull")
-@click.argument("name", metavar="[ID]", default="default")
+@model.command("pull", epilog=options.examples("callboard model pull", "callboard model pull qwen2.5-coder-0.5b"))
+@click.argument("name", metavar="[ID]", default="default", shell_complete=candidates.embedded)
 @options.as_json
 @options.debug
 def pull_model(name: str, as_json: bool) -> int:

@@ -19,7 +19,7 @@ MOST_FAILURES = 10
 """Failed tasks that ``show`` names."""
 
 
-@click.command()
+@click.command(epilog=options.examples("callboard runs", "callboard runs --limit 5 --json"))
 @options.store
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, newest first.")
 @options.as_json
@@ -55,7 +55,10 @@ def runs(store: str | None, limit: int, as_json: bool) -> int:
     return 0
 
 
-@click.command(short_help="Show what a run came to.")
+@click.command(
+    short_help="Show what a run came to.",
+    epilog=options.examples("callboard show last", "callboard show last --output", "callboard show run-1ng7w8r --json"),
+)
 @options.run_id
 @options.store
 @click.option("--output", "only_output", is_flag=True, help="Only the run's output, as `run` gave it.")
@@ -129,7 +132,7 @@ def _shown(summary: "RunSummary", found: "Report") -> "list[RenderableType]":
     return parts
 
 
-@click.command()
+@click.command(epilog=options.examples("callboard journal last", "callboard journal last --after 100 --json"))
 @options.run_id
 @options.store
 @click.option("--json", "as_json", is_flag=True, help="One JSON line an entry: seq, at, tag, body.")

@@ -5,11 +5,11 @@ import shlex
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import click
 
-from orchestrator.cli import options, streams
+from orchestrator.cli import candidates, options, streams
 
 if TYPE_CHECKING:
     from orchestrator.board import Board, RunHandle, RunResult
@@ -22,8 +22,14 @@ DRAIN_SECONDS = 1.0
 """How long the progress may go on after the result is there, to show the last of it."""
 
 
-@click.command()
-@click.argument("target")
+@click.command(
+    epilog=options.examples(
+        "callboard run review.py",
+        """callboard run review.py:team --goal '["a.py", "b.py"]' --budget-calls 40""",
+        "callboard run review.py --input goal.json --model openai:gpt-5-mini --budget-usd 0.25 --json",
+    )
+)
+@click.argument("target", shell_complete=candidates.targets)
 @click.option("--goal", "goal_text", metavar="TEXT", help="What to do: text, or a JSON object, array or number.")
 @click.option("--input", "source", metavar="FILE", help="Read the goal from a file (- is standard input): text or JSON.")
 @click.option("--user", metavar="U", help="Whom the run is for.")
@@ -31,7 +37,13 @@ DRAIN_SECONDS = 1.0
 @click.option("--budget-tokens", type=int, metavar="N", help="The most input and output tokens.")
 @click.option("--budget-calls", type=int, metavar="N", help="The most model calls.")
 @click.option("--timeout", type=float, metavar="S", help="The most seconds.")
-@click.option("--model", metavar="ID", help="Use this model (provider:name) for every role that has one.")
+@click.option(
+    "--model",
+    metavar="ID",
+    shell_complete=candidates.models,
+    help="Use this model (provider:name, or recorded:RUN) for every role that has one.",
+)
+@click.option("--run-id", metavar="ID", help="The run's id; one that has begun already is followed and not begun again.")
 @options.runtime
 @options.store
 @options.as_json
@@ -47,7 +59,9 @@ def run(
     budget_calls: int | None,
     timeout: float | None,
     model: str | None,
+    run_id: str | None,
     runtime: str,
+    address: str | None,
     hosts: int,
     store: str | None,
     as_json: bool,
@@ -66,23 +80,27 @@ def run(
         from orchestrator import target as targets
 
         team, place = targets.load(target)
+        model = _recorded(model, store) if model else None
         own = [role.model for role in team.cast.values() if isinstance(role.model, str)]
         modelling.have([model] * bool(own) if model else own)
 
         async def begin(board: "Board") -> "RunHandle":
-            return await board.start(team, goal, user=user, budget=limits, model=model, target=place)
+            if run_id is not None and await board.has(run_id):
+                streams.note(f"{run_id} has begun already; nothing of it is begun again")
+                return await board.resume(run_id, team)
+            return await board.start(team, goal, user=user, budget=limits, model=model, target=place, run_id=run_id)
 
-        return _Work(begin, runtime, hosts, store, as_json, quiet).carry_out(out)
+        return _Work(begin, _Place(runtime, _address(runtime, address), hosts, store), as_json, quiet).carry_out(out)
 
 
-@click.command()
+@click.command(epilog=options.examples("callboard resume last", "callboard resume run-1ng7w8r --runtime inline"))
 @options.run_id
 @options.runtime
 @options.store
 @options.as_json
 @options.quiet
 @options.debug
-def resume(run_id: str, runtime: str, hosts: int, store: str | None, as_json: bool, quiet: bool) -> int:
+def resume(run_id: str, runtime: str, address: str | None, hosts: int, store: str | None, as_json: bool, quiet: bool) -> int:
     """Go on with a run that was interrupted. One that has ended gives its output again."""
     from orchestrator.cli import modelling
     from orchestrator.observe.history import History, unpacked
@@ -105,14 +123,36 @@ def resume(run_id: str, runtime: str, hosts: int, store: str | None, as_json: bo
         async def begin(board: "Board") -> "RunHandle":
             return await board.resume(row.run)
 
-        return _Work(begin, runtime, hosts, store, as_json, quiet).carry_out(out)
+        return _Work(begin, _Place(runtime, _address(runtime, address), hosts, store), as_json, quiet).carry_out(out)
+
+
+def _recorded(model: str, store: str | None) -> str:
+    """``model``; of ``recorded:RUN``, with the whole id of the run."""
+    provider, _, run = model.partition(":")
+    if provider != "recorded":
+        return model
+    with options.opened(store) as journal:
+        return f"{provider}:{options.found(journal, run).run}"
+
+
+class _Place(NamedTuple):
+    """Where a run is carried out."""
+
+    runtime: str
+    address: str | None
+    hosts: int
+    store: str | None
+
+
+def _address(runtime: str, address: str | None) -> str | None:
+    return options.cluster(address) if runtime == "ray" else address
 
 
 class _Work:
     """One run from its beginning to its exit code; ``begin`` starts or resumes it on a board."""
 
-    def __init__(self, begin: "Begin", runtime: str, hosts: int, store: str | None, as_json: bool, quiet: bool) -> None:
-        self.begin, self.runtime, self.hosts, self.store = begin, runtime, hosts, store
+    def __init__(self, begin: "Begin", place: _Place, as_json: bool, quiet: bool) -> None:
+        self.begin, self.place, self.store = begin, place, place.store
         self.as_json, self.quiet = as_json, quiet
         self.run_id = ""
         self.terminated = False
@@ -132,7 +172,9 @@ class _Work:
 
         self._heed_termination()
         began = time.monotonic()
-        async with Board(runtime=self.runtime, store=self.store, hosts=self.hosts) as board:
+        if self.place.address is not None:
+            streams.note(f"on the cluster at {self.place.address}")
+        async with Board(**self.place._asdict()) as board:
             handle = await self.begin(board)
             self.run_id = handle.run_id
             if self.quiet:

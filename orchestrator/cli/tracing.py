@@ -20,7 +20,10 @@ WIDTH = 160
 """Columns of a trace that is not written to a terminal."""
 
 
-@click.command(short_help="Show every step of a run as a tree.")
+@click.command(
+    short_help="Show every step of a run as a tree.",
+    epilog=options.examples("callboard trace last", "callboard trace last --slowest 3 --full", "callboard trace last --json"),
+)
 @options.run_id
 @options.store
 @click.option("--task", metavar="ID", help="Only this task and what it delegated.")

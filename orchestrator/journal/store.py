@@ -20,31 +20,43 @@ def open_journal(url: str | None = None) -> Journal:
     (``sqlite:////PATH``, with a fourth slash, from the root); ``memory:`` is a new journal that dies with the process.
     Raises ``BadInput`` for anything else and for a file that is no journal of ours, ``StorageError`` when it can't be opened.
     """
+    name = address_of(url)
+    return MemoryJournal() if name is None else _open_file(Path(name))
+
+
+def address_of(url: str | None) -> str | None:
+    """The absolute path of the journal at ``url``, which means the same in every process of this machine; ``None`` for one in memory.
+
+    Raises ``BadInput`` as ``open_journal`` does; nothing is opened.
+    """
     if url is None:
-        return _open_file(os.path.join(os.environ.get("CALLBOARD_HOME") or "~/.callboard", "journal.db"))
+        return _absolute(os.path.join(os.environ.get("CALLBOARD_HOME") or "~/.callboard", "journal.db"))
     match = _SCHEME.fullmatch(url)
     if not match:
-        return _open_file(url)
+        return _absolute(url)
     scheme, rest = match[1].lower(), match[2]
     if scheme == "memory" and not rest.strip("/"):
-        return MemoryJournal()
+        return None
     if scheme == "sqlite":
         if not rest.startswith("///"):
             raise BadInput(f"{url!r} names no file; write sqlite:///PATH (sqlite:////PATH from the root)")
-        return _open_file(rest[3:])
+        return _absolute(rest[3:])
     if scheme in ("postgres", "postgresql"):
         # the URL may hold a password: it is not repeated
         raise BadInput(f"journals in PostgreSQL are not available yet; use {_KNOWN}")
     raise BadInput(f"no journal is called {scheme}:; use {_KNOWN} (a path with a colon as ./PATH)")
 
 
-def _open_file(name: str) -> SqliteJournal:
+def _absolute(name: str) -> str:
     if not name.strip() or name == ":memory:":
         raise BadInput(f"{name!r} names no journal; use {_KNOWN}")
     try:
-        path = Path(os.path.abspath(Path(name).expanduser()))  # a later chdir must not move it
+        return os.path.abspath(Path(name).expanduser())  # a later chdir must not move it
     except RuntimeError:
         raise BadInput(f"the home folder in {name!r} can't be found; set CALLBOARD_HOME, or name a file with --store") from None
+
+
+def _open_file(path: Path) -> SqliteJournal:
     if path.is_dir():
         raise BadInput(f"{path} is a folder; name a file in it")
     try:

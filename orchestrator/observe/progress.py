@@ -37,7 +37,7 @@ class Progress:
         self._console, self._clock = shown, clock
         self._start = clock()
         self._written = self._start
-        self._line = ""
+        self._line = self._words = ""
         self._partial: tuple[str, str] = ("", "")
         self._failures: tuple[str, ...] = ()
         self._spinner = Spinner("dots")
@@ -52,6 +52,7 @@ class Progress:
         if self._live:
             self._live.stop()
         elif kind is None:
+            self._partial = ("", "")  # what was being written is there in whole now
             self._write()
 
     @property
@@ -65,8 +66,8 @@ class Progress:
         if isinstance(body, PartialOutput):
             before = self._partial[1] if self._partial[0] == body.task else ""
             self._partial = (body.task, (before + body.text)[-TAIL:])
-            return
-        self.history.add(body, envelope.at, envelope.seq)
+        else:
+            self.history.add(body, envelope.at, envelope.seq)
         if isinstance(body, TaskEnded | TaskClosed) and body.failure:
             failure = f"✗ {body.task} · {body.failure.verdict.value}: {brief(body.failure.message, 100)}"
             # a new tuple, never a change in place: the panel is drawn by another thread
@@ -75,7 +76,10 @@ class Progress:
             self._write()
 
     def _write(self) -> None:
-        line = self._figures()
+        line, written = self._figures(), self._last_words()
+        if written and written != self._words:
+            self._console.print(Text(written), soft_wrap=True)
+        self._words = written
         if line != self._line:
             for failure in self._failures:
                 self._console.print(Text(failure), soft_wrap=True)
@@ -99,10 +103,15 @@ class Progress:
         head.add_row(self._spinner, title, bar, Text(self.history.run, "dim"))
         lines: list[RenderableType] = [head, Text(f"  {self._figures()}", no_wrap=True, overflow="ellipsis")]
         lines += [Text(f"  {failure}", "red", no_wrap=True, overflow="ellipsis") for failure in self._failures]
-        if text := clean(self._partial[1]).strip():
-            last = text.splitlines()[-1]
-            lines.append(Text(f"  {self._partial[0]} ▸ {last}", "dim italic", no_wrap=True, overflow="ellipsis"))
+        if words := self._last_words():
+            lines.append(Text(f"  {words}", "dim italic", no_wrap=True, overflow="ellipsis"))
         return Group(*lines)
+
+    def _last_words(self) -> str:
+        """The last line that a task is writing."""
+        task, partial = self._partial
+        text = clean(partial).strip()
+        return f"{task} ▸ {text.splitlines()[-1]}" if text else ""
 
 
 def _alive(shown: Console) -> bool:

@@ -47,12 +47,18 @@ def task_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
         if me.kind is Kind.PLAN and state.stopping is None:
             decisions += accept(state, fetch(body.output or m.Value()))
         return [*decisions, *serve(state), *onward(state)]
-    if failure.retryable and body.attempt < state.request.team.roles[me.task.role].attempts and state.stopping is None:
+    if is_tried_again(state, me, body):
         while me.steps and me.steps[-1][1]:  # what failed last is what the next attempt does anew
             me.steps.pop()
         make_ready(state, me)
         return serve(state)
     return [*close(state, me, None, failure), *serve(state), *onward(state)]
+
+
+def is_tried_again(state: RunState, me: TaskState, ended: m.TaskEnded) -> bool:
+    """Whether an attempt that ended like this is followed by another."""
+    retryable = ended.failure is not None and ended.failure.retryable
+    return retryable and ended.attempt < state.request.team.roles[me.task.role].attempts and state.stopping is None
 
 
 def task_closed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:

@@ -12,13 +12,25 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from pydantic import BaseModel, Field
 
+from agents import Role
 from agents.models.embedded import EmbeddedModel
 from agents.models.llama import Endpoint, LlamaServer
 from agents.models.port import Model
+from agents.models.provider import ProviderModel
 from agents.models.weights import WeightsUnavailable, pull
-from protocols.chat import FREE, ChatMessage, Choice, Finish, ModelReply, ModelRequest, Option, ToolSpec
+from orchestrator import Board, RunResult, Team
+from protocols.budget import Limits
+from protocols.chat import FREE, ChatMessage, Choice, Finish, ModelReply, ModelRequest, Need, Option, Profile, ToolSpec
 from protocols.failures import BadInput, ModelError
+from protocols.messages import PartialOutput
+
+
+class Person(BaseModel):
+    name: str = Field(max_length=12)
+    age: int = Field(le=150)
+
 
 ASK = ModelRequest(messages=(ChatMessage(role="user", content="Say hello."),), max_output_tokens=12)
 
@@ -112,6 +124,29 @@ def test_output_fits_the_schema(engine: Endpoint) -> None:
     answer = json.loads(ask(engine, ModelRequest(messages=(question,), output_schema=schema, max_output_tokens=60)).text)
     assert set(answer) == {"name", "age"}
     assert isinstance(answer["age"], int)
+
+
+def test_the_engine_serves_a_provider_model_by_its_base_url(engine: Endpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ENGINE_KEY", engine.api_key)
+    can = Profile(can=frozenset({Need.TEXT, Need.JSON_SCHEMA}), context_tokens=4096)
+    model = ProviderModel(f"openai:{engine.model}", base_url=f"{engine.url}/v1", api_key_env="ENGINE_KEY", profile=can)
+    talker = Role("talker", instructions="Be brief.", model=model, max_output_tokens=12)
+    reader = Role("reader", output=Person, model=model, max_output_tokens=60)
+
+    async def main() -> tuple[list[str], RunResult, RunResult]:
+        async with Board(runtime="inline", store=str(tmp_path / "journal.db")) as board:
+            handle = await board.start(Team("reading", [reader]), "Bob is 42 years old. Give name and age.")
+            read = await handle.result()
+            handle = await board.start(Team("talking", [talker]), "Say hello.", budget=Limits(tokens=2_000))
+            heard = [one.body.text async for one in handle.events() if isinstance(one.body, PartialOutput)]
+            return heard, await handle.result(), read
+
+    heard, talked, read = asyncio.run(main())
+    assert isinstance(read.output, Person)
+    assert 0 < read.usage.output_tokens <= 60
+    assert 0 < read.usage.input_tokens < 100
+    assert heard  # a reply cut off at its limit is asked for again, shorter; what was said is heard and counted either way
+    assert talked.usage.output_tokens <= 12 * talked.usage.model_calls
 
 
 def test_prompt_beyond_the_context_is_an_error_that_repeating_does_not_help(engine: Endpoint) -> None:

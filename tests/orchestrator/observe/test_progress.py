@@ -64,6 +64,16 @@ def test_on_a_terminal_a_panel_shows_states_money_and_the_last_line_of_output(ev
     assert "read:a ▸ second line" in shown
 
 
+def test_off_a_terminal_the_last_words_of_a_task_are_a_line_now_and_then(everything):
+    console, clock = Console(file=io.StringIO(), width=200), Clock()
+    with Progress(console, everything.run, clock=clock) as progress:
+        for text in ("first\nsec", "ond", " line"):
+            clock.now += 1.5
+            progress.show(Envelope(everything.run, 0, 0, m.PartialOutput(task="read:a", attempt=1, text=text)))
+    lines = console.file.getvalue().splitlines()
+    assert [line for line in lines if "▸" in line] == ["read:a ▸ second"]
+
+
 def test_an_error_is_not_followed_by_a_last_line(everything):
     console = Console(file=io.StringIO(), width=200)
     try:

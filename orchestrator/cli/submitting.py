@@ -1,0 +1,168 @@
+"""``callboard submit``: a run whose driver is a job of the cluster, so that this machine may go away."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator.cli import amounts, candidates, options, streams
+from protocols import ids
+from protocols.failures import BadInput
+
+
+@click.command(
+    epilog=options.examples(
+        "callboard submit review.py:team --goal '[\"a.py\"]' --working-dir .",
+        "callboard submit review.py --run-id nightly-7 --address http://10.0.0.5:8265 --no-wait",
+    )
+)
+@click.argument("target", shell_complete=candidates.targets)
+@click.option("--goal", "goal_text", metavar="TEXT", help="What to do: text, or a JSON object, array or number.")
+@click.option("--input", "source", metavar="FILE", help="Read the goal from a file (- is standard input): text or JSON.")
+@click.option("--user", metavar="U", help="Whom the run is for.")
+@click.option("--budget-usd", metavar="X", help="The most it may cost, a decimal such as 0.25.")
+@click.option("--budget-tokens", type=int, metavar="N", help="The most input and output tokens.")
+@click.option("--budget-calls", type=int, metavar="N", help="The most model calls.")
+@click.option("--timeout", type=float, metavar="S", help="The most seconds.")
+@click.option("--model", metavar="ID", shell_complete=candidates.models, help="Use this model for every role that has one.")
+@click.option("--hosts", type=click.IntRange(1, 1000), default=2, show_default=True, help="Host actors, where there is no deployment yet.")
+@click.option("--store", metavar="URL", help="The journal, on the cluster's head.  [default: ~/.callboard/journal.db there]")
+@click.option("--run-id", metavar="ID", help="The run's id and the job's; submitting it again follows it.")
+@click.option("--address", metavar="URL", help="The dashboard's address.  [default: RAY_API_SERVER_ADDRESS, else that of `callboard up`]")
+@click.option("--working-dir", metavar="DIR", help="The folder that goes along.  [default: that of TARGET's file]")
+@click.option("--runtime-env", "env_file", metavar="FILE", help="Ray's runtime environment of the job, as JSON or YAML.")
+@click.option("--runtime-env-json", "env_json", metavar="JSON", help="The same, written here.")
+@click.option("--entrypoint-num-cpus", "num_cpus", type=float, metavar="N", help="Processors for the driver.")
+@click.option("--entrypoint-num-gpus", "num_gpus", type=float, metavar="N", help="GPUs for the driver.")
+@click.option("--entrypoint-memory", "memory", type=int, metavar="BYTES", help="Memory for the driver.")
+@click.option("--metadata-json", metavar="JSON", help="More metadata of the job.")
+@click.option("--no-wait", is_flag=True, help="Do not follow the run.")
+@options.debug
+def submit(
+    target: str,
+    goal_text: str | None,
+    source: str | None,
+    user: str | None,
+    budget_usd: str | None,
+    budget_tokens: int | None,
+    budget_calls: int | None,
+    timeout: float | None,
+    model: str | None,
+    hosts: int,
+    store: str | None,
+    run_id: str | None,
+    address: str | None,
+    working_dir: str | None,
+    env_file: str | None,
+    env_json: str | None,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    memory: int | None,
+    metadata_json: str | None,
+    no_wait: bool,
+) -> int:
+    """Submit a run to a cluster as a Ray job.
+
+    Its id is the job's, so that submitting it twice runs it once. The log is followed, and the exit code is the run's; when this
+    process, or the job itself, is lost, the run goes on.
+    """
+    amounts.budget(budget_usd, budget_tokens, budget_calls, timeout)
+    goal = amounts.goal(goal_text, source)
+    run_id = run_id or ids.new_run_id()
+    if not ids.is_run_id(run_id):
+        raise BadInput(f"{run_id!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores")
+    environment = _environment(env_file, env_json)
+    place, folder = _packed(target, working_dir or environment.get("working_dir"))
+    if folder is not None:
+        environment["working_dir"] = folder
+    arguments = [place, "--hosts", str(hosts)]
+    given: dict[str, Any] = {"--user": user, "--budget-usd": budget_usd, "--model": model, "--store": store}
+    given |= {"--budget-tokens": budget_tokens, "--budget-calls": budget_calls, "--timeout": timeout}
+    for flag, value in given.items():
+        if value is not None:
+            arguments += [flag, str(value)]
+    if goal is not None:
+        arguments += ["--goal", goal if isinstance(goal, str) else json.dumps(goal)]
+    metadata = {str(key): str(value) for key, value in _object("--metadata-json", metadata_json).items()}
+    metadata |= {"target": target, "user": user or "nobody"}
+    where = _dashboard(address)
+    with streams.kept() as out:
+        from orchestrator.jobs import Job, Jobs
+
+        jobs = Jobs(where)
+        job = Job(
+            run_id=run_id,
+            arguments=tuple(arguments),
+            runtime_env=environment,
+            metadata=metadata,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            memory=memory,
+        )
+        new = jobs.submit(job)
+        streams.note(f"{run_id} {'is submitted' if new else 'was submitted before; nothing runs twice'} ({jobs.address}/#/jobs/{run_id})")
+        if no_wait:
+            out.write(f"{run_id}\n")
+            return 0
+
+        def write(text: str) -> None:
+            out.write(text)
+            out.flush()
+
+        return jobs.follow(run_id, write)
+
+
+def _packed(target: str, working_dir: str | None) -> tuple[str, str | None]:
+    """TARGET as it is written on the cluster, and the folder that goes along."""
+    where, colon, name = target.rpartition(":")
+    if not colon or name.endswith(".py") or "/" in name:
+        where, colon, name = target, "", ""
+    if not (where.endswith(".py") or "/" in where) or (working_dir and "://" in working_dir):
+        return target, working_dir
+    path = Path(where).expanduser().resolve()
+    if not path.is_file():
+        raise BadInput(f"there is no file {where}; check the path")
+    folder = Path(working_dir).expanduser().resolve() if working_dir else path.parent
+    if not path.is_relative_to(folder):
+        raise BadInput(f"{where} is not in the working directory {folder}; give a --working-dir that holds it")
+    return f"./{path.relative_to(folder)}{colon}{name}", str(folder)
+
+
+def _dashboard(address: str | None) -> str:
+    from orchestrator import warm
+
+    named = address or os.environ.get("RAY_API_SERVER_ADDRESS")
+    there = warm.found()
+    if named:
+        return named
+    if there is None or there.dashboard is None:
+        raise BadInput("say where the cluster's dashboard is with --address http://HOST:8265, or start a cluster with `callboard up`")
+    return there.dashboard
+
+
+def _environment(file: str | None, text: str | None) -> dict[str, Any]:
+    if file is not None and text is not None:
+        raise BadInput("--runtime-env and --runtime-env-json say the same in two ways; use one of them")
+    if file is None:
+        return _object("--runtime-env-json", text)
+    import yaml  # JSON is YAML
+
+    try:
+        found = yaml.safe_load(Path(file).expanduser().read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"--runtime-env {file} can't be read: {str(error).splitlines()[0]}; give a JSON or YAML file") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"--runtime-env {file} holds no object; see Ray's runtime environments")
+    return found
+
+
+def _object(flag: str, text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if text is not None else {}
+    except ValueError as error:
+        raise BadInput(f'{flag} is not valid JSON ({error}); write it like \'{{"key": "value"}}\'') from None
+    if not isinstance(found, dict):
+        raise BadInput(f'{flag} is no JSON object; write it like \'{{"key": "value"}}\'')
+    return found

@@ -1,0 +1,136 @@
+"""A Ray cluster of this machine that ``callboard up`` starts and ``callboard down`` ends, found again through a file in the home folder.
+
+Ray's processes are the children of one that waits for them, and end with it: nobody else's Ray is ever touched.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from protocols.failures import BadInput, CallboardError
+from protocols.record import Record
+
+START_SECONDS = 90.0
+"""How long Ray is given to start."""
+
+STOP_SECONDS = 30.0
+"""How long Ray is given to end before it is killed."""
+
+_LOOK_SECONDS = 0.2
+_READY = "Ray runtime started"
+
+
+class Warm(Record):
+    """A cluster that was started: the process to end it by (and when that began), its address, its dashboard and its log."""
+
+    pid: int
+    began: str
+    address: str
+    dashboard: str | None = None
+    log: str = ""
+
+
+def home() -> Path:
+    """The folder that all of this is kept in."""
+    return Path(os.environ.get("CALLBOARD_HOME") or "~/.callboard").expanduser()
+
+
+def found() -> Warm | None:
+    """The cluster that ``start`` started, if it is still there."""
+    try:
+        warm = Warm.model_validate_json((home() / "cluster.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return warm if _began(warm.pid) == warm.began else None
+
+
+def start(*, cpus: int | None = None, port: int = 0, dashboard_port: int | None = None) -> Warm:
+    """Start a cluster on loopback; ``dashboard_port`` ``None`` is without a dashboard, and a port of 0 is any that is free.
+
+    Raises ``BadInput`` when one is there already or a port is taken, ``CallboardError`` when Ray does not start.
+    """
+    there = found()
+    if there is not None:
+        raise BadInput(f"a cluster is up already at {there.address}; use it, or end it with `callboard down`")
+    home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = home() / "cluster.log"
+    port = _free(port)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}"]
+    dashboard = None
+    if dashboard_port is None:
+        command.append("--include-dashboard=false")
+    else:
+        dashboard = f"127.0.0.1:{_free(dashboard_port)}"
+        command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard.rpartition(':')[2]}"]
+    if cpus is not None:
+        command.append(f"--num-cpus={cpus}")
+    # task names hold run and task ids: as metric labels they would be without bound
+    settings = {"RAY_metric_cardinality_level": "low"} | os.environ
+    settings["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # jobs say `python`
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, env=settings, cwd="/"
+        )
+    warm = Warm(pid=process.pid, began=_began(process.pid) or "", address=f"127.0.0.1:{port}", dashboard=dashboard, log=str(log))
+    try:
+        _await_ready(process, log)
+    except BaseException:
+        stop(warm)
+        raise
+    file = home() / "cluster.json"
+    file.write_text(warm.model_dump_json())
+    return warm
+
+
+def stop(warm: Warm) -> None:
+    """End this cluster and wait until it is gone."""
+    until = time.monotonic() + STOP_SECONDS
+    with suppress(ProcessLookupError):
+        os.kill(warm.pid, signal.SIGTERM)
+        while _began(warm.pid) == warm.began:
+            if time.monotonic() > until:
+                os.killpg(warm.pid, signal.SIGKILL)
+                break
+            with suppress(ChildProcessError):
+                os.waitpid(warm.pid, os.WNOHANG)
+            time.sleep(_LOOK_SECONDS)
+    (home() / "cluster.json").unlink(missing_ok=True)
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while _READY not in log.read_text(errors="replace"):
+        if process.poll() is not None or time.monotonic() > until:
+            said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            raise CallboardError(f"Ray did not start: {said[-1] if said else 'it said nothing'}; all it said is in {log}")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _free(port: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise BadInput(f"port {port} is in use; name another one, or 0 for any that is free") from None
+        free: int = probe.getsockname()[1]
+    return free
+
+
+def _began(pid: int) -> str | None:
+    """What tells this process from a later one of the same number; ``None`` when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    except OSError:
+        pass
+    if Path("/proc/self/stat").exists():
+        return None
+    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

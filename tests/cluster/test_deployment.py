@@ -1,0 +1,170 @@
+"""What stays on a cluster between drivers: found again, carrying runs on without them, and gone when nobody uses it."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from orchestrator import Board, Team, deployment
+from orchestrator.deployment import DeploymentRuntime
+from protocols.failures import BadInput
+from protocols.messages import Status
+from tests.cluster.cast import doubler, marks
+
+ROOT = Path(__file__).parents[2]
+MARKING = """
+import asyncio, os
+from agents import role
+from orchestrator import Team
+from protocols.plan import Plan, Task
+
+@role
+async def mark(name: str) -> str:
+    with open({path!r}, "a") as file:
+        file.write(f"{{name}} {{os.getpid()}}\\n")
+    await asyncio.sleep(0.5)
+    return name
+
+team = Team("marks", [mark], planner=Plan(tasks=tuple(
+    Task(id=f"m{{n}}", role="mark", input=f"m{{n}}", after=(f"m{{n - 1}}",) if n else ()) for n in range(8))))
+"""
+
+
+@pytest.fixture
+def address(cluster: None, store: str) -> Iterator[str]:
+    """The session's cluster, with no deployment before and none after."""
+    found: str = ray.get_runtime_context().gcs_address
+    yield found
+    asyncio.run(ended(found))
+
+
+async def ended(address: str) -> bool:
+    runtime = DeploymentRuntime(address, None, 1)
+    there = await runtime.end()
+    until = time.monotonic() + 20
+    while ours():
+        assert time.monotonic() < until, ours()
+        await asyncio.sleep(0.1)
+    return there
+
+
+def ours() -> list[str]:
+    """The names of the actors of a deployment."""
+    return [one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["name"].endswith("-deployment")]
+
+
+def command(*arguments: str, **settings: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **settings,
+    )
+
+
+def test_a_deployment_is_made_once_and_stays_for_the_next_driver(address: str, store: str) -> None:
+    async def run() -> Any:
+        async with Board(address=address, store=store, hosts=1) as board:
+            return await (await board.start(Team("one", [doubler]), 4)).result()
+
+    first = asyncio.run(run())
+    made = sorted(ours())
+    second = asyncio.run(run())
+    assert first.output == second.output == 8
+    assert made == sorted(ours()) == ["callboard-coordinator-0-deployment", "callboard-host-shared#0-deployment"]
+
+
+def test_a_run_goes_on_without_its_driver_and_the_next_one_follows_it(address: str, store: str, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    file = tmp_path / "marking.py"
+    file.write_text(MARKING.format(path=str(path)))
+    arguments = ("run", str(file), "--address", address, "--store", store, "--hosts", "1", "--run-id", "mine", "--json", "--quiet")
+    driver = command(*arguments)
+    until = time.monotonic() + 60
+    while len(marks(path)) < 2:
+        assert time.monotonic() < until, driver.communicate()
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    assert len(marks(path)) < 8
+    out, said = command(*arguments).communicate(timeout=60)
+    assert "mine has begun already" in said
+    assert json.loads(out)["status"] == "done"
+    assert Counter(marks(path)) == {f"m{n}": 1 for n in range(8)}
+    out, _ = command(*arguments).communicate(timeout=60)
+    assert json.loads(out)["output"] == [f"m{n}" for n in range(8)]
+    assert len(marks(path)) == 8
+
+
+def test_a_deployment_that_nobody_uses_ends_itself(address: str, store: str) -> None:
+    async def deploy() -> None:
+        runtime = DeploymentRuntime(address, store, 1, idle=1.0)
+        await runtime.open(dict)
+        assert ours()
+
+    asyncio.run(deploy())
+    until = time.monotonic() + 20
+    while ours():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_another_schema_or_another_journal_is_refused(address: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def join(store: str) -> None:
+        await DeploymentRuntime(address, store, 1).open(dict)
+
+    asyncio.run(join(store))
+    with pytest.raises(BadInput, match="keeps its journal in"):
+        asyncio.run(join(str(tmp_path / "other.db")))
+    monkeypatch.setattr(deployment, "SCHEMA", 99)
+    with pytest.raises(BadInput, match="speaks schema 1 and this callboard schema 99"):
+        asyncio.run(join(store))
+    with pytest.raises(BadInput, match="outlives this process"):
+        asyncio.run(join("memory:"))
+
+
+def test_labelled_roles_run_on_their_node_and_a_missing_address_is_told(tmp_path: Path, store: str) -> None:
+    from ray.cluster_utils import Cluster
+
+    file = tmp_path / "placed.py"
+    file.write_text(
+        "import ray\n"
+        "from agents import role\n"
+        "from orchestrator import Team\n"
+        "from protocols.plan import Plan, Task\n"
+        "from protocols.team import Resources\n"
+        "def here() -> str:\n"
+        "    return ray.get_runtime_context().get_node_id()\n"
+        "@role(resources=Resources(labels={'tier': 'gold'}))\n"
+        "async def gold(n: int) -> str:\n"
+        "    return here()\n"
+        "@role(resources=Resources(labels={'tier': 'none'}, fallback_labels=({'tier': 'gold'},)))\n"
+        "async def fallen(n: int) -> str:\n"
+        "    return here()\n"
+        "team = Team('placed', [gold, fallen], planner=Plan(tasks=tuple(\n"
+        "    Task(id=f'{name}{n}', role=name, input=n) for name in ('gold', 'fallen') for n in range(3))))\n"
+    )
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        labelled = nodes.add_node(num_cpus=1, labels={"tier": "gold"})
+        arguments = ("run", str(file), "--address", nodes.address, "--store", store, "--hosts", "1", "--json", "--quiet")
+        out, said = command(*arguments).communicate(timeout=120)
+        assert json.loads(out)["status"] == Status.DONE, said
+        assert set(json.loads(out)["output"]) == {labelled.node_id}
+    finally:
+        nodes.shutdown()
+    out, said = command("run", str(file), "--address", "127.0.0.1:9", "--store", store).communicate(timeout=120)
+    assert "no Ray cluster could be joined at 127.0.0.1:9" in said
+    assert "Traceback" not in said
