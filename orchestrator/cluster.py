@@ -9,32 +9,30 @@ import gc
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from orchestrator import model_server
 from orchestrator.code import Roles
 from orchestrator.coordinator import Coordinator
 from orchestrator.host import Agent, Host, Models
 from orchestrator.journal import open_journal
-from orchestrator.link import HostGone, LinkDown
+from orchestrator.link import LinkDown
 from orchestrator.observe.exporter import export
 from orchestrator.observe.logs import get_logger, to_json_lines
 from orchestrator.observe.lookout import look_out
-from orchestrator.scheduler import SHARED, pool_of
-from orchestrator.sides import CoordinatorSide, Watched
-from protocols.failures import BadInput, CallboardError
-from protocols.messages import SCHEMA, BlobRef
+from orchestrator.pools import QUIET_SECONDS, Pools
+from orchestrator.remote import NAMESPACE, ActorHandle, RemoteCoordinator, RemoteHost, called
+from orchestrator.scheduler import SHARED
+from protocols.failures import BadInput
+from protocols.messages import SCHEMA
 from protocols.team import Resources, TeamSpec
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-NAMESPACE = "callboard"
 
 TOKEN = "deployment"
 """Stands in the names of the actors that stay for the next driver, where a driver's own have a random token."""
@@ -43,7 +41,6 @@ ORPHANED_SECONDS = 60.0
 """A host that has heard no coordinator for this long ends itself and its work."""
 
 # Ray's own types do not describe classes decorated with options, so here they are not typed at all.
-ActorHandle = Any
 _ray: Any = ray
 
 
@@ -55,20 +52,6 @@ def _untracked(method: Method) -> Method:
 
 THREADS = 64
 _MANY = 10_000  # calls that one actor may have open: links have one each, and drivers wait in long polls
-
-
-async def called(awaitable: Awaitable[Any]) -> Any:
-    """A remote call's answer; what the other side raised on purpose is raised here, anything of Ray's is ``LinkDown``."""
-    try:
-        return await awaitable
-    except RayTaskError as error:
-        if isinstance(error.cause, CallboardError):
-            raise error.cause from None
-        raise CallboardError(f"an actor failed: {error.cause or error}; its log in Ray's session folder says more") from None
-    except ActorDiedError as error:
-        raise HostGone(f"the actor has ended: {error}") from None
-    except RayError as error:
-        raise LinkDown(f"the actor did not answer: {error}") from None
 
 
 def _log_to_json() -> None:
@@ -89,95 +72,32 @@ def _collect_seldom() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-class RemoteHost:
-    """A host actor as the coordinator reaches it, by its name in the cluster."""
+class Hiring:
+    """Host actors of roles with resources of their own. They outlive who made them: a coordinator that comes back finds them again."""
 
-    def __init__(self, name: str, pool: str) -> None:
-        self.name = name
-        self.pool = pool
-        self._handle = ray.get_actor(name, namespace=NAMESPACE)
+    def __init__(self, token: str) -> None:
+        self._token = token
 
-    async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
-        """See ``HostSide``. The coordinator is this very actor, so the host gets its handle."""
-        me = ray.get_runtime_context().current_actor
-        found: str = await called(self._handle.attach.remote(coordinator, me))
-        return found
+    async def hire(self, pool: str, number: int, resources: Resources) -> RemoteHost:
+        """See ``orchestrator.pools.Hiring``."""
+        label = f"{pool}#{number}"
+        name = f"callboard-host-{label}-{self._token}"
+        options = host_options(name, resources)
+        Hosts.options(**options, lifetime="detached", get_if_exists=True).remote(name, label, pool, self._token)
+        return RemoteHost(name, pool, resources)
 
-    async def deliver(self, batch: bytes, label: str = "") -> int:
-        """See ``HostSide``. The label is the name of the call in Ray's dashboard."""
-        taken: int = await called(self._handle.deliver.options(name=label or "deliver").remote(batch))
-        return taken
-
-    async def ping(self) -> str:
-        """See ``HostSide``."""
-        incarnation: str = await called(self._handle.ping.remote())
-        return incarnation
+    async def dismiss(self, host: str) -> None:
+        """See ``orchestrator.pools.Hiring``."""
+        with suppress(ValueError):
+            ray.kill(ray.get_actor(host, namespace=NAMESPACE), no_restart=True)
 
 
-class RemoteCoordinator:
-    """A coordinator actor as hosts and drivers reach it."""
-
-    def __init__(self, handle: ActorHandle) -> None:
-        self._handle = handle
-
-    async def deliver(self, host: str, batch: bytes, label: str = "") -> int:
-        """See ``CoordinatorSide``."""
-        taken: int = await called(self._handle.deliver.remote(host, batch))
-        return taken
-
-    async def put_blob(self, data: bytes) -> BlobRef:
-        """See ``CoordinatorSide``."""
-        digest, size = await called(self._handle.put_blob.remote(data))
-        return BlobRef(digest=digest, size=size)
-
-    async def get_blob(self, digest: str) -> bytes:
-        """See ``CoordinatorSide``."""
-        data: bytes = await called(self._handle.get_blob.remote(digest))
-        return data
-
-    async def add_host(self, name: str, pool: str) -> None:
-        """Give the coordinator one more host."""
-        await called(self._handle.add_host.remote(name, pool))
-
-    async def has(self, run: str) -> bool:
-        """See ``Coordinator``."""
-        known: bool = await called(self._handle.has.remote(run))
-        return known
-
-    async def submit(self, run: str, request: bytes) -> None:
-        """See ``Coordinator``."""
-        await called(self._handle.submit.options(name=f"submit {run}").remote(run, request))
-
-    async def resume(self, run: str) -> None:
-        """See ``Coordinator``."""
-        await called(self._handle.resume.options(name=f"resume {run}").remote(run))
-
-    async def cancel(self, run: str, reason: str) -> None:
-        """See ``Coordinator``."""
-        await called(self._handle.cancel.options(name=f"cancel {run}").remote(run, reason))
-
-    async def abandon(self, run: str, reason: str) -> None:
-        """See ``Coordinator``."""
-        await called(self._handle.abandon.options(name=f"abandon {run}").remote(run, reason))
-
-    async def wait(self, run: str, seconds: float) -> bool:
-        """See ``Coordinator``."""
-        done: bool = await called(self._handle.wait.remote(run, seconds))
-        return done
-
-    async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched:
-        """See ``Coordinator``."""
-        return Watched(*await called(self._handle.watch.remote(run, after, partial, seconds)))
-
-    async def outcomes(self, run: str, start: int) -> bytes:
-        """See ``Coordinator``."""
-        page: bytes = await called(self._handle.outcomes.remote(run, start))
-        return page
-
-    async def ended(self, run: str) -> bytes:
-        """See ``Coordinator``."""
-        body: bytes = await called(self._handle.ended.remote(run))
-        return body
+def end_all(token: str) -> None:
+    """End every actor whose name ends in this token or holds it as a model server's does, the coordinator last."""
+    listed = [one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == NAMESPACE]
+    for name in sorted((name for name in listed if f"-{token}" in name), reverse=True):
+        with suppress(ValueError):
+            ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
 
 
 class CoordinatorActor:
@@ -186,14 +106,25 @@ class CoordinatorActor:
     Hosts come by name and not by handle: what an actor is constructed from must survive its maker, to make it again.
     """
 
-    def __init__(self, number: int, store: str | None, hosts: list[tuple[str, str]], idle: float | None = None) -> None:
-        """``idle`` is after how many seconds without a run or a driver it ends itself and its hosts; ``None`` is never."""
+    def __init__(
+        self,
+        number: int,
+        store: str | None,
+        hosts: list[tuple[str, str]],
+        token: str,
+        idle: float | None = None,
+        quiet: float = QUIET_SECONDS,
+    ) -> None:
+        """``token`` is in the names of all its actors. ``idle`` is after how many seconds without a run or a driver it ends itself and
+        them, ``None`` is never; ``quiet`` after how many a host that is not needed is let go."""
         _log_to_json()
         _collect_seldom()
         self._number = number
         self._store = store
         self._hosts = hosts
+        self._token = token
         self._idle = idle
+        self._quiet = quiet
         self._heard = time.monotonic()
         self._coordinator: Coordinator | None = None
         self._starting = asyncio.Lock()
@@ -205,7 +136,8 @@ class CoordinatorActor:
         async with self._starting:
             if self._coordinator is None:
                 journal = await asyncio.to_thread(open_journal, self._store)
-                coordinator = Coordinator(journal, [RemoteHost(*host) for host in self._hosts])
+                pools = Pools(Hiring(self._token), self._quiet)
+                coordinator = Coordinator(journal, [RemoteHost(*host) for host in self._hosts], pools)
                 self._exporting = export(coordinator)
                 await coordinator.start()
                 self._coordinator = coordinator
@@ -232,11 +164,7 @@ class CoordinatorActor:
 
     async def end(self) -> None:
         """End the hosts, the model servers of the deployment and this actor; runs at work can be resumed."""
-        context = ray.get_runtime_context()
-        for name in [name for name, _ in self._hosts] + model_server.running(NAMESPACE, TOKEN):
-            with suppress(ValueError):
-                ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
-        ray.kill(context.current_actor, no_restart=True)
+        end_all(self._token)
 
     async def has(self, run: str) -> bool:
         return await (await self._ready()).has(run)
@@ -254,12 +182,6 @@ class CoordinatorActor:
     @_untracked
     async def get_blob(self, digest: str) -> bytes:
         return await (await self._ready()).get_blob(digest)
-
-    async def add_host(self, name: str, pool: str) -> None:
-        coordinator = await self._ready()
-        if (name, pool) not in self._hosts:
-            self._hosts.append((name, pool))
-            coordinator.add_host(RemoteHost(name, pool))
 
     async def submit(self, run: str, request: bytes) -> None:
         await (await self._ready()).submit(run, request)
@@ -406,7 +328,7 @@ class RayRuntime:
         await asyncio.to_thread(self._start_ray)
         hosts = [self._make_host(SHARED, number, Resources()) for number in range(self._count)]
         name = f"callboard-coordinator-0-{self._token}"
-        self._coordinator = Coordinators.options(name=name, namespace=NAMESPACE).remote(0, self.store, hosts)
+        self._coordinator = Coordinators.options(name=name, namespace=NAMESPACE).remote(0, self.store, hosts, self._token)
         self._remote = RemoteCoordinator(self._coordinator)
         await called(self._coordinator.start.remote())
         return self._remote
@@ -432,17 +354,13 @@ class RayRuntime:
         return name, pool
 
     async def prepare(self, team: TeamSpec) -> None:
-        """Have a pool of hosts for every kind of resources that the team's roles ask for, and a server for each embedded model."""
-        assert self._remote is not None
+        """Have a server for each embedded model. Raises ``BadInput`` when this Ray could never carry a role's hosts."""
         for model in sorted({role.model for role in team.roles.values() if role.model} - self._models):
             if model_server.is_embedded(model):
                 self._models.add(model)
                 self._servers += model_server.start(model, NAMESPACE, self._token)
         for role in team.roles.values():
-            pool = pool_of(role.resources)
-            if pool not in self._hosts:
-                check(role.name, role.resources)
-                await self._remote.add_host(*self._make_host(pool, 0, role.resources))
+            check(role.name, role.resources)
 
     async def close(self) -> None:
         """End the actors, and Ray if it was started here."""
@@ -451,6 +369,8 @@ class RayRuntime:
             actors.append(self._coordinator)
         for actor in [*actors, *self._servers]:
             ray.kill(actor, no_restart=True)
+        if ray.is_initialized() and not self._started_ray:
+            end_all(self._token)
         self._hosts, self._coordinator, self._servers = {}, None, []
         if self._started_ray:
             await asyncio.to_thread(ray.shutdown)

@@ -16,6 +16,7 @@ from orchestrator.link import now, open_parcel
 from orchestrator.live import LiveRun
 from orchestrator.observe.logs import get_logger
 from orchestrator.observe.meter import Meter
+from orchestrator.pools import Pools
 from orchestrator.reducer.state import Act, RunState
 from orchestrator.replay import reader, replay
 from orchestrator.roster import Roster
@@ -29,6 +30,9 @@ from protocols.plan import refs
 
 REQUEST_SECONDS = 0.5
 """How often requests of other processes are looked for."""
+
+ADJUST_SECONDS = 0.5
+"""How often the number of hosts is looked at."""
 
 STOP_SECONDS = 5.0
 """A stopped task that has not ended after this long is given up."""
@@ -56,11 +60,12 @@ class _Item(NamedTuple):
 class Coordinator:
     """Carries any number of runs over the hosts it is given."""
 
-    def __init__(self, journal: Journal, hosts: Sequence[HostSide]) -> None:
+    def __init__(self, journal: Journal, hosts: Sequence[HostSide], pools: Pools | None = None) -> None:
         self.name = f"coordinator/{secrets.token_hex(4)}"
         self.meter: Meter | None = None
         self._journal = journal
         self._hosts = hosts
+        self._pools = pools
         self._runs: dict[str, LiveRun] = {}
         self._queue: list[tuple[list[_Item], asyncio.Future[None] | None]] = []
         self._wake = asyncio.Event()
@@ -75,13 +80,19 @@ class Coordinator:
             asyncio.create_task(self._loop(), name="coordinator loop"),
             asyncio.create_task(self._hear_requests(), name="requests"),
         ]
+        if self._pools is not None:
+            self._tasks.append(asyncio.create_task(self._adjust(self._pools), name="pools"))
         for side in self._hosts:
-            self.add_host(side)
+            self._roster.add(side)
         await self._roster.ready()
 
-    def add_host(self, side: HostSide) -> None:
-        """Attach one more host and watch over it."""
-        self._roster.add(side)
+    async def _adjust(self, pools: Pools) -> None:
+        while True:
+            try:
+                await pools.adjust([run.state for run in self._runs.values() if run.is_at_work], self._roster)
+            except Exception:
+                log.exception("the pools could not be adjusted; it is tried again")
+            await asyncio.sleep(ADJUST_SECONDS)
 
     async def close(self) -> None:
         """Stop working. Runs that have not ended can be resumed from the journal."""

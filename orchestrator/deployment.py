@@ -15,11 +15,13 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator import model_server
-from orchestrator.cluster import NAMESPACE, TOKEN, Coordinators, Hosts, RemoteCoordinator, called, check, host_options
+from orchestrator.cluster import TOKEN, Coordinators, Hosts, check, host_options
 from orchestrator.code import Roles
 from orchestrator.journal import address_of
 from orchestrator.link import HostGone
-from orchestrator.scheduler import SHARED, pool_of
+from orchestrator.pools import QUIET_SECONDS
+from orchestrator.remote import NAMESPACE, RemoteCoordinator, called
+from orchestrator.scheduler import SHARED
 from protocols.failures import BadInput
 from protocols.messages import SCHEMA
 from protocols.team import Resources, TeamSpec
@@ -39,17 +41,18 @@ class DeploymentRuntime:
     """The deployment on the Ray at ``address``: joined when it is there, made when it is not, and left behind on close.
 
     ``store`` is where its journal is kept, on the cluster's head node. ``idle`` is after how many seconds without a run or a driver
-    it ends, when this driver is the one that makes it.
+    it ends, and ``quiet`` after how many it lets go of a host that is not needed, when this driver is the one that makes it.
     """
 
-    def __init__(self, address: str, store: str | None, hosts: int, idle: float | None = IDLE_SECONDS) -> None:
+    def __init__(
+        self, address: str, store: str | None, hosts: int, idle: float | None = IDLE_SECONDS, quiet: float = QUIET_SECONDS
+    ) -> None:
         self.address = address
         self.store = store
         self._count = hosts
         self._idle = idle
         self._joined = False
-        self._pools: set[str] = set()
-        self._remote: RemoteCoordinator | None = None
+        self._quiet = quiet
 
     async def open(self, roles: Callable[[], dict[str, Roles]]) -> RemoteCoordinator:
         """Join the cluster and attach to its coordinator, or make it. Raises ``BadInput`` for one of another schema or journal."""
@@ -76,8 +79,7 @@ class DeploymentRuntime:
             except HostGone:  # it ended itself between being found and being asked
                 await asyncio.sleep(0.2)
                 continue
-            self._remote = RemoteCoordinator(coordinator)
-            return self._remote
+            return RemoteCoordinator(coordinator)
 
     def _join(self) -> None:
         if _ray.is_initialized():
@@ -108,22 +110,15 @@ class DeploymentRuntime:
             get_if_exists=True,
             # its journal is a file: it can come back where that file is, and nowhere else
             scheduling_strategy=NodeAffinitySchedulingStrategy(_head(), soft=False),
-        ).remote(0, store, hosts, self._idle)
+        ).remote(0, store, hosts, TOKEN, self._idle, self._quiet)
 
     async def prepare(self, team: TeamSpec) -> None:
-        """Have a pool of hosts for every kind of resources that the team's roles ask for, and a server for each embedded model."""
-        assert self._remote is not None
+        """Have a server for each embedded model. Raises ``BadInput`` when this Ray could never carry a role's hosts."""
         for model in sorted({role.model for role in team.roles.values() if role.model}):
             if model_server.is_embedded(model):
                 model_server.start(model, NAMESPACE, TOKEN, stay=True)
         for role in team.roles.values():
-            pool = pool_of(role.resources)
-            if pool != SHARED and pool not in self._pools:
-                check(role.name, role.resources)
-                self._pools.add(pool)
-                name = f"callboard-host-{pool}#0-{TOKEN}"
-                _make(name, f"{pool}#0", pool, role.resources)
-                await self._remote.add_host(name, pool)
+            check(role.name, role.resources)
 
     async def close(self) -> None:
         """Leave the cluster. The deployment goes on with its runs."""

@@ -24,6 +24,7 @@ from protocols.budget import ZERO, Amount, Tally, Usage, amount
 from protocols.envelope import Batch
 from protocols.failures import CallboardError, Failed, Failure, UnknownMessage, Verdict
 from protocols.plan import resolve
+from protocols.team import Resources
 from protocols.trust import Origin
 
 INLINE = 8_000
@@ -78,6 +79,7 @@ class Host:
     def __init__(self, name: str, pool: str, models: Models, teams: dict[str, Roles] | None = None) -> None:
         self.name = name
         self.pool = pool
+        self.capacity = Resources().agents_per_host
         self.models = models
         self._incarnation = f"{name}/{secrets.token_hex(4)}"
         self._teams: dict[str, Roles] = teams if teams is not None else {}

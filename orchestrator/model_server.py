@@ -74,13 +74,6 @@ def start(model: str, namespace: str, token: str, *, stay: bool = False) -> list
     ]
 
 
-def running(namespace: str, token: str) -> list[str]:
-    """The names of the servers of this token."""
-    listed = ray.util.list_named_actors(all_namespaces=True)
-    ours = [one["name"] for one in listed if one["namespace"] == namespace]
-    return [name for name in ours if name.startswith("callboard-model-") and f"-{token}-" in name]
-
-
 def connect(model: str, namespace: str, token: str) -> "Connect":
     """How a host reaches the server of its own node."""
 

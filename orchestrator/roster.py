@@ -15,9 +15,6 @@ from protocols.messages import StopTask
 
 log = get_logger("roster")
 
-CAPACITY = 5_000
-"""Tasks that one host may have at work."""
-
 PING_SECONDS = 0.5
 PATIENCE_SECONDS = 15.0
 """A host that has not answered for this long is taken for lost."""
@@ -47,14 +44,28 @@ class Roster:
         self._me = me
         self._lost = lost
         self._wake = wake
-        self._watches: list[asyncio.Task[None]] = []
+        self._watches: dict[str, tuple[HostSide, asyncio.Task[None]]] = {}
         self.links: dict[str, Link] = {}
         self._settled = asyncio.Event()
         self._failure: Exception | None = None
 
     def add(self, side: HostSide) -> None:
         """Attach a host as soon as it answers, and watch over it."""
-        self._watches.append(asyncio.create_task(self._watch(side), name=f"watch {side.name}"))
+        self._watches[side.name] = side, asyncio.create_task(self._watch(side), name=f"watch {side.name}")
+
+    def hosts(self, pool: str) -> list[str]:
+        """The hosts of a pool that are attached, or may still be."""
+        return [name for name, (side, watch) in self._watches.items() if side.pool == pool and not watch.done()]
+
+    def is_idle(self, name: str) -> bool:
+        """Whether a host is attached and has nothing at work."""
+        return name in self.links and not self.links[name].at_work
+
+    def remove(self, name: str) -> None:
+        """Let go of a host that has nothing at work."""
+        _, watch = self._watches.pop(name)
+        watch.cancel()
+        self.links.pop(name).pump.cancel()
 
     async def ready(self) -> None:
         """Return when a host is attached; raises what went wrong with one that can't be."""
@@ -64,7 +75,7 @@ class Roster:
 
     async def close(self) -> None:
         """Let go of all hosts."""
-        tasks = [*self._watches, *(link.pump for link in self.links.values())]
+        tasks = [*(watch for _, watch in self._watches.values()), *(link.pump for link in self.links.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -73,7 +84,7 @@ class Roster:
         """By pool and host, how many more tasks may be given."""
         room: dict[str, dict[str, int]] = defaultdict(dict)
         for name, link in self.links.items():
-            room[link.side.pool][name] = CAPACITY - len(link.at_work)
+            room[link.side.pool][name] = link.side.capacity - len(link.at_work)
         return room
 
     def stop_task(self, run: str, task: str, verdict: Verdict) -> None:

@@ -34,6 +34,11 @@ class HostSide(Protocol):
         """The pool it belongs to."""
         ...
 
+    @property
+    def capacity(self) -> int:
+        """How many tasks it may have at work."""
+        ...
+
     async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
         """Work for this coordinator from now on, and drop what an earlier one gave; returns the host's incarnation."""
         ...

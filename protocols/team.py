@@ -23,7 +23,8 @@ class Strategy(StrEnum):
 
 class Resources(Record):
     """What a role's hosts ask of the cluster. Memory is in bytes; ``labels`` select nodes, and where none fits,
-    ``fallback_labels`` in their order; ``runtime_env`` is Ray's."""
+    ``fallback_labels`` in their order; ``runtime_env`` is Ray's. A host carries ``agents_per_host`` at once, and where more wait there
+    are more hosts, up to ``most_hosts``."""
 
     num_cpus: float = 0.0
     num_gpus: float = 0.0
@@ -31,6 +32,8 @@ class Resources(Record):
     labels: dict[str, str] = Field(default_factory=dict)
     fallback_labels: tuple[dict[str, str], ...] = ()
     runtime_env: dict[str, Any] | None = None
+    agents_per_host: int = Field(default=5_000, ge=1)
+    most_hosts: int = Field(default=1, ge=1)
 
     def is_default(self) -> bool:
         """Whether any host will do."""

@@ -19,6 +19,7 @@ RAY_ROOMS = {
     "orchestrator.jobs",
     "orchestrator.model_server",
     "orchestrator.observe.exporter",
+    "orchestrator.remote",
 }
 
 

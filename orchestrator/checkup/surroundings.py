@@ -145,11 +145,18 @@ def _holder(port: int) -> list[str]:
         inodes |= {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port}
     for folder in Path("/proc").glob("[0-9]*/fd") if inodes else ():
         try:
-            if any(os.readlink(file) in inodes for file in folder.iterdir()):
+            if any(_points_at(file) in inodes for file in folder.iterdir()):
                 return [word for word in (folder.parent / "cmdline").read_text().split("\0") if word]
         except OSError:
             continue
     return []
+
+
+def _points_at(file: Path) -> str:
+    try:
+        return os.readlink(file)
+    except OSError:  # closed since it was listed
+        return ""
 
 
 CHECKS = (address, current_cluster, ports, authentication, uv_run)

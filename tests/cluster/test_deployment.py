@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from orchestrator import Board, Team, deployment
 from orchestrator.deployment import DeploymentRuntime
 from protocols.failures import BadInput
 from protocols.messages import Status
-from tests.cluster.cast import doubler, marks
+from protocols.plan import Plan, Task
+from protocols.team import Resources
+from tests.cluster.cast import doubler, marks, worker
 
 ROOT = Path(__file__).parents[2]
 MARKING = """
@@ -106,6 +109,30 @@ def test_a_run_goes_on_without_its_driver_and_the_next_one_follows_it(address: s
     out, _ = command(*arguments).communicate(timeout=60)
     assert json.loads(out)["output"] == [f"m{n}" for n in range(8)]
     assert len(marks(path)) == 8
+
+
+def test_a_pool_grows_with_what_waits_and_shrinks_when_it_is_quiet(address: str, store: str, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    crew = replace(worker, resources=Resources(num_cpus=0.01, agents_per_host=2, most_hosts=3))
+    plan = Plan(tasks=tuple(Task(id=f"t{n}", role="worker", input={"name": f"t{n}", "path": str(path), "seconds": 1.5}) for n in range(18)))
+
+    def pool() -> int:
+        return sum("callboard-host-pool-" in name for name in ours())
+
+    async def run() -> Any:
+        await DeploymentRuntime(address, store, 1, quiet=1.0).open(dict)
+        async with Board(address=address, store=store) as board:
+            return await (await board.start(Team("crew", [crew], planner=plan))).result()
+
+    result = asyncio.run(run())
+    assert result.status is Status.DONE
+    assert Counter(marks(path)) == {f"t{n}": 1 for n in range(18)}
+    assert len({line.split()[1] for line in path.read_text().splitlines()}) == 3
+    until = time.monotonic() + 20
+    while pool():
+        assert time.monotonic() < until, ours()
+        time.sleep(0.1)
+    assert ours()
 
 
 def test_a_deployment_that_nobody_uses_ends_itself(address: str, store: str) -> None:

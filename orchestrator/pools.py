@@ -1,0 +1,86 @@
+"""Pools: how many hosts serve each kind of resources. They grow with what waits, and shrink when it is quiet. No Ray here."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from orchestrator.observe.logs import get_logger
+from orchestrator.reducer.state import RunState
+from orchestrator.roster import Roster
+from orchestrator.scheduler import SHARED, pool_of
+from orchestrator.sides import HostSide
+from protocols.team import Resources
+
+log = get_logger("pools")
+
+QUIET_SECONDS = 30.0
+"""A host that is not needed and has had nothing at work for this long is let go."""
+
+
+class Hiring(Protocol):
+    """Makes hosts and ends them."""
+
+    async def hire(self, pool: str, number: int, resources: Resources) -> HostSide:
+        """Host ``number`` of a pool, with these resources; one that is there already is taken as it is."""
+        ...
+
+    async def dismiss(self, host: str) -> None:
+        """End a host that nobody is at work on."""
+        ...
+
+
+@dataclass(slots=True)
+class _Pool:
+    resources: Resources
+    hired: int = 0
+    quiet: dict[str, float] = field(default_factory=dict)
+
+
+def needs(states: Iterable[RunState]) -> dict[str, tuple[Resources, int]]:
+    """By pool, the resources of its hosts, and how many agents of these runs wait or are at work there."""
+    found: dict[str, tuple[Resources, int]] = {}
+    for state in states:
+        for name, role in state.request.team.roles.items():
+            pool = pool_of(role.resources)
+            if pool != SHARED:
+                load = len(state.ready.get(name, ())) + state.working.get(name, 0)
+                found[pool] = (role.resources, load + found.get(pool, (None, 0))[1])
+    return found
+
+
+def wanted(load: int, resources: Resources) -> int:
+    """How many hosts this many agents call for; while a run may need the pool it has one."""
+    return max(1, min(resources.most_hosts, -(-load // resources.agents_per_host)))
+
+
+class Pools:
+    """The pools of one coordinator, besides the shared one, which is as large as it was made."""
+
+    def __init__(self, hiring: Hiring, quiet: float = QUIET_SECONDS) -> None:
+        self._hiring = hiring
+        self._quiet = quiet
+        self._pools: dict[str, _Pool] = {}
+
+    async def adjust(self, states: Iterable[RunState], roster: Roster) -> None:
+        """Hire for what these runs need now, and let go what has been quiet."""
+        needed = needs(states)
+        for name, (resources, _) in needed.items():
+            self._pools.setdefault(name, _Pool(resources))
+        for name, pool in self._pools.items():
+            target = wanted(needed[name][1], pool.resources) if name in needed else 0
+            hosts = roster.hosts(name)
+            for _ in range(target - len(hosts)):
+                roster.add(await self._hiring.hire(name, pool.hired, pool.resources))
+                pool.hired += 1
+                log.info("hired a host", pool=name, number=pool.hired, wanted=target)
+            await self._let_go(pool, hosts, len(hosts) - target, roster)
+
+    async def _let_go(self, pool: _Pool, hosts: list[str], surplus: int, roster: Roster) -> None:
+        now = time.monotonic()
+        pool.quiet = {host: pool.quiet.get(host, now) for host in hosts if roster.is_idle(host)} if surplus > 0 else {}
+        ripe = [host for host, since in pool.quiet.items() if now - since >= self._quiet]
+        for host in ripe[: max(surplus, 0)]:
+            roster.remove(host)
+            await self._hiring.dismiss(host)
+            log.info("let a host go", host=host)
