@@ -59,7 +59,7 @@ class Jobs:
                 entrypoint_num_gpus=job.num_gpus,
                 entrypoint_memory=job.memory,
             )
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             said = [line for line in str(error).strip().splitlines() if line.strip()]
             if any("already exists" in line for line in said):
                 return False

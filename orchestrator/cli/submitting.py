@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import click
 from orchestrator.cli import amounts, candidates, options, streams
 from protocols import ids
 from protocols.failures import BadInput
+
+MOST_BYTES = 512 << 20
+"""Ray's own limit on a working directory; to find out before it is packed."""
 
 
 @click.command(
@@ -125,9 +129,21 @@ def _packed(target: str, working_dir: str | None) -> tuple[str, str | None]:
     if not path.is_file():
         raise BadInput(f"there is no file {where}; check the path")
     folder = Path(working_dir).expanduser().resolve() if working_dir else path.parent
+    if _is_larger(folder, MOST_BYTES):
+        raise BadInput(f"{folder} holds more than {MOST_BYTES >> 20} MiB, too much to go along; give a smaller --working-dir")
     if not path.is_relative_to(folder):
         raise BadInput(f"{where} is not in the working directory {folder}; give a --working-dir that holds it")
     return f"./{path.relative_to(folder)}{colon}{name}", str(folder)
+
+
+def _is_larger(folder: Path, size: int) -> bool:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # gone since it was listed
+                size -= os.lstat(os.path.join(place, name)).st_size
+        if size < 0:
+            return True
+    return False
 
 
 def _dashboard(address: str | None) -> str:
