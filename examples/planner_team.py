@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict
 
 from agents import Role, ScriptedModel, call, role, tool
 from agents.models.port import Model
+from agents.models.registry import resolve
 from orchestrator import Team, reduce
 from protocols.budget import Limits
-from protocols.chat import ModelRequest
+from protocols.chat import ModelRequest, Need
 from protocols.failures import BadInput
 from protocols.plan import Plan
 from protocols.trust import Origin
@@ -149,9 +150,11 @@ class Planned(Team):
     """A team that is a rehearsal until it is given a model."""
 
     def with_model(self, model: str | Model) -> Team:
-        """The same team with a model, whose output is no rehearsal any more, unless the model is a script as well."""
-        known = model if isinstance(model, str) else model.id
-        return replace(super().with_model(model), merge=reduce(rehearsed if known.startswith("scripted:") else together))
+        """The same team with a model that can plan, whose output is no rehearsal any more. Raises ``BadInput`` for another model."""
+        known = resolve(model) if isinstance(model, str) else model
+        if Need.PLANNING not in known.profile.can:
+            raise BadInput(f"model {known.id} can't plan; give --model one that can, or leave it out for a rehearsal")
+        return replace(super().with_model(model), merge=reduce(rehearsed if known.id.startswith("scripted:") else together))
 
 
 team = Planned(
