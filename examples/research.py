@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from reading_room.corpus import lines_of
 from reading_room.critic import review
 from reading_room.index import Hit, build, folder_of
@@ -171,33 +171,23 @@ def finder(one: Inquiry) -> Evidence:
     return evidence(one.question, look_up(one.scope.index, one.question, PASSAGES * one.scope.round), one.scope.round)
 
 
-class Judgement(BaseModel):
-    """Whether each claim, in their order, is what its quote says."""
-
-    model_config = ConfigDict(extra="forbid")
-    supported: list[bool]
-
-
 @role(name="critic", model=MODEL, limits=Limits(model_calls=CRITIC_CALLS, seconds=300))
 async def critic(case: Case, context: Context) -> Review:
     """Which claims pass: their quotes must stand in their documents, which code checks; a model that can judge then reads them."""
     found = review(case)
     if not case.judged or not found.passed:
         return found
+    count = len(found.passed)
     pairs = "\n\n".join(f"[{at}] Claim: {one.claim}\nQuote: {one.quote.text}" for at, one in enumerate(found.passed, 1))
-    asked = f"For each of these {len(found.passed)} claims say whether its quote alone is enough to say it."
+    asked = f"For each of these {count} claims, in their order, say whether its quote alone is enough to say it: true or false."
     try:
-        said = (await context.ask(pairs, Judgement, asked)).supported
+        verdicts = await context.ask(pairs, Annotated[list[bool], Field(min_length=count, max_length=count)], asked)
     except Failed:
         return found  # code has checked the quotes; that the judge could not be understood is no objection
-    verdicts = said if len(said) == len(found.passed) else [True] * len(found.passed)
-    doubted = [
-        Objection(claim=one.claim, quote=one.quote.text, file=one.quote.file, why="its quote stands there but does not say that")
-        for one, supported in zip(found.passed, verdicts, strict=True)
-        if not supported
-    ]
-    passed = [one for one, supported in zip(found.passed, verdicts, strict=True) if supported]
-    return Review(passed=passed, sent_back=found.sent_back + doubted)
+    judged = list(zip(found.passed, verdicts, strict=True))
+    why = "its quote stands there but does not say that"
+    doubted = [Objection(claim=one.claim, quote=one.quote.text, file=one.quote.file, why=why) for one, enough in judged if not enough]
+    return Review(passed=[one for one, enough in judged if enough], sent_back=found.sent_back + doubted)
 
 
 @role(name="inquiry", delegates=("finder", "reader", "searcher", "critic"))
@@ -266,9 +256,7 @@ async def lead(work: Assignment, context: Context) -> Research:
             answers.append(answer)
         rounds.append(Round(asked=paid, planner=planner, new=new, calls=purse.spent))
         if len(paid) < len(asked):
-            answers += [
-                Answered(question=one, round=number, failure="the model calls allowed did not reach it") for one in asked[len(paid) :]
-            ]
+            answers += [Answered(question=one, round=number, failure=OUT_OF_REACH) for one in asked[len(paid) :]]
             stop = f"the {purse.left} model calls left do not cover another question"
             break
         if not new:

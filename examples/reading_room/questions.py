@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from protocols.failures import BadInput
 from reading_room.corpus import installed
 
-DEFAULT = "How do I make click ask for a password, and what does requests do when verify is set to False?"
+DEFAULT = "How do I make click ask for a password, and what does merge_contextvars do in structlog?"
 MOST_QUESTIONS = 4
 
 _ASKING = r"(?:how|what|which|when|where|why|who|whose|is|are|was|were|does|do|did|can|could|should|must|may|will)\b"

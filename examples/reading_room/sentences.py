@@ -10,7 +10,7 @@ LONGEST = 400
 FEWEST_WORDS = 2
 SHOWN = 3
 """Sentences that a reader is shown: more confuse a small model."""
-FLOOR = 0.6
+FLOOR = 0.75
 """The share of the closest sentence's closeness below which another one is not shown."""
 
 _ITEM = re.compile(r"^\s*(?:[-*+•]\s|\d+[.)]\s|:\w+[^:\n]*:)")

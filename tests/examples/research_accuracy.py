@@ -1,7 +1,7 @@
 """How often the research finds what stands in the documents of installed packages: `python -m tests.examples.research_accuracy [MODEL]`.
 
-Each question has words that a quote must hold to be an answer. The prompt and the ranking were tuned on ``TUNED``; ``HELD_OUT`` was asked
-once, after that. One run a question and one round; time is wall time with the model loaded and the index built.
+Each question has words that a quote must hold to be an answer. The prompt and the ranking were tuned on ``TUNED``; ``HELD_OUT`` had no
+part in that. One run a question and one round; time is wall time with the model loaded and the index built.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from reading_room.critic import line_of
 from reading_room.index import build, folder_of, search
 from reading_room.questions import split
 from reading_room.sentences import sentences
-from research import SENT_BACK, team
+from research import CRITIC_CALLS, PLANNER_CALLS, SEARCHER_CALLS, SENT_BACK, team
 
 from agents import ScriptedModel, call
 from agents.models.embedded import stop_in_process
@@ -60,8 +60,8 @@ def capable(
         told = request.messages[0].content
         if told.startswith("Split"):
             return plans(request) if callable(plans) else list(plans)
-        if "claims say" in told:
-            return {"supported": [True] * int(re.findall(r"\d+", told)[0])}
+        if "is enough to say it" in told:
+            return [True] * int(re.findall(r"\d+", told)[0])
         return searching(request)
 
     return ScriptedModel(script, name="capable")
@@ -141,7 +141,7 @@ def test_a_claim_that_is_mended_is_not_dropped(folder: Path) -> None:
 def test_a_quote_that_stands_but_says_something_else_is_dropped_by_the_judge(folder: Path) -> None:
     def script(request: ModelRequest) -> Any:
         told = request.messages[0].content
-        return [QUESTION] if told.startswith("Split") else {"supported": [False]} if "claims say" in told else [claim(says="It is blue.")]
+        return [QUESTION] if told.startswith("Split") else [False] if "is enough to say it" in told else [claim(says="It is blue.")]
 
     result = run(folder, ScriptedModel(script, name="capable"), rounds=1)
     assert "its quote stands there but does not say that" in section(result, "Dropped by the critic")
@@ -170,7 +170,9 @@ def test_a_planner_with_nothing_left_to_ask_ends_the_research(folder: Path) -> N
         return [] if "Answered already" in request.messages[-1].content else [QUESTION]
 
     result = run(folder, capable(searched(claim()), plans=plans))
-    assert "no sub-question was left open" in section(result, "What it took")
+    took = section(result, "What it took")
+    assert "no sub-question was left open" in took
+    assert f"model calls set aside so far: {PLANNER_CALLS + SEARCHER_CALLS + CRITIC_CALLS}." in took  # a second try was given back
 
 
 @pytest.mark.parametrize("calls", [1, 24, 30, 60])
