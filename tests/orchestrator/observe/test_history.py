@@ -24,7 +24,7 @@ def test_a_run_is_summed_up_from_its_journal_alone(everything):
     assert run.failure.verdict is Verdict.CODE_ERROR
     assert run.ended == everything.at
     assert run.milliseconds == everything.at - run.began
-    assert run.tasks == {State.WAITING: 0, State.RUNNING: 0, State.DONE: 5, State.FAILED: 2}
+    assert run.tasks == {State.WAITING: 0, State.RUNNING: 0, State.IN_REVIEW: 0, State.DONE: 5, State.FAILED: 2}
     assert (run.planned, run.succeeded, run.failed) == (4, 2, 2)
     assert (run.resumed, run.lost) == (1, 2)
 
@@ -68,7 +68,7 @@ def test_an_interrupted_run_has_not_ended(new_story):
     story.say(m.TasksAdded(tasks=(Task(id="a", role="clerk"), Task(id="b", role="clerk")))).give("a")
     run = summarize(story.journal, story.run)
     assert (run.status, run.ended) == (m.Status.RUNNING, None)
-    assert run.tasks == {State.WAITING: 1, State.RUNNING: 1, State.DONE: 0, State.FAILED: 0}
+    assert run.tasks == {State.WAITING: 1, State.RUNNING: 1, State.IN_REVIEW: 0, State.DONE: 0, State.FAILED: 0}
     assert run.milliseconds == story.at - run.began
 
 

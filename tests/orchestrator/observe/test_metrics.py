@@ -23,7 +23,7 @@ from protocols.chat import ToolCall
 from protocols.envelope import Envelope
 from protocols.plan import Plan, Task
 from tests.cluster.cast import Job, worker
-from tests.orchestrator.simulation import CALL, fan, fetch, random_run, request
+from tests.orchestrator.simulation import fan, fetch, random_run, request
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -66,8 +66,8 @@ def test_what_is_counted_is_what_became_of_the_tasks(seed: int, size: int, troub
     assert found[metrics.ATTEMPTS]["worker", "lost"] == sum(task.losses for task in tasks)
     assert found[metrics.ATTEMPTS].total() == sum(isinstance(one, m.Dispatched) and len(one.items) for one in sim.said)
     assert found[metrics.MODEL_CALLS].total() == found[metrics.MODEL_DURATION].total() == len(called)
-    assert found[metrics.TOKENS].total() == CALL.tokens * len(called)
-    assert found[metrics.MICROS].total() == CALL.micros * len(called)
+    assert found[metrics.TOKENS].total() == sum(one.usage.tokens for one in called)
+    assert found[metrics.MICROS].total() == sum(one.usage.micros for one in called)
     assert found[metrics.RUNS] == {(sim.state.status.value,): 1}
 
 
