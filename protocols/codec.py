@@ -8,7 +8,9 @@ from pydantic import ValidationError
 
 from protocols.failures import BadInput, UnknownMessage
 from protocols.messages import MESSAGES, SCHEMA, Message
+from protocols.upcast import UPCASTS, upcast
 
+_READ = f"{min(UPCASTS)} to {SCHEMA}"
 _BY_TAG: dict[str, type[Message]] = {kind.__name__: kind for kind in MESSAGES}
 
 
@@ -21,7 +23,10 @@ def pack(message: Message) -> bytes:
 
 
 def unpack(data: bytes) -> Message:
-    """The message in ``data``. Raises ``UnknownMessage`` for any other bytes: an unknown tag, schema, field or garbage."""
+    """The message in ``data``, of this schema or an earlier one.
+
+    Raises ``UnknownMessage`` for any other bytes: an unknown tag, schema, field or garbage.
+    """
     try:
         schema, tag, fields = msgpack.unpackb(data, strict_map_key=True)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -30,7 +35,9 @@ def unpack(data: bytes) -> Message:
     if kind is None:
         raise UnknownMessage(f"no message is called {tag!r} in schema {SCHEMA}; was it written by a newer callboard?")
     if schema != SCHEMA:
-        raise UnknownMessage(f"{tag} has schema {schema!r} and this callboard reads {SCHEMA}; use the version that wrote it")
+        if not isinstance(schema, int) or schema not in UPCASTS or not isinstance(fields, dict):
+            raise UnknownMessage(f"{tag} has schema {schema!r} and this callboard reads {_READ}; use the version that wrote it")
+        fields = upcast(schema, tag, fields)
     try:
         message: Message = kind.__pydantic_validator__.validate_python(fields)
         return message
@@ -38,21 +45,6 @@ def unpack(data: bytes) -> Message:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UnknownMessage(f"{tag} does not fit its schema at {where!r}: {first['msg']}") from None
-
-
-def tag_of(data: bytes) -> str:
-    """The tag of a packed message, without reading the rest. Raises ``UnknownMessage``."""
-    try:
-        unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
-        unpacker.feed(data)
-        unpacker.read_array_header()
-        unpacker.skip()
-        tag = unpacker.unpack()
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise UnknownMessage(f"these {len(data)} bytes are no message: {error}") from None
-    if tag not in _BY_TAG:
-        raise UnknownMessage(f"no message is called {tag!r} in schema {SCHEMA}; was it written by a newer callboard?")
-    return str(tag)
 
 
 def pack_value(value: Any) -> bytes:

@@ -37,7 +37,15 @@ def advance(row: RunRow | None, entries: Sequence[Entry], epoch: int | None) -> 
             raise _never(f"run {run} holds {row.seq} entries and {due} is due, not {entry.seq}: read the run back and go on from it")
         ended = _ENDS.get(entry.tag, ended)
     began = row.began if row.seq else entries[0].at
-    return RunRow(run, row.epoch, row.seq + len(entries), began, entries[-1].at, ended)
+    return row._replace(seq=row.seq + len(entries), began=began, last=entries[-1].at, ended=ended)
+
+
+def deletable(run: str, row: RunRow | None, epoch: int) -> None:
+    """Raises unless the run is there and still at ``epoch``."""
+    if row is None:
+        raise _never(f"run {run} is not in this journal; `callboard runs` lists those there are")
+    if row.epoch != epoch:
+        raise StaleEpoch(f"run {run} is at epoch {row.epoch} and not {epoch}: somebody took it up meanwhile, and it was left as it is")
 
 
 def _never(sentence: str) -> StorageError:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from orchestrator.journal.allowances import Allowances
 from protocols.messages import BlobRef
 
 
@@ -17,7 +18,10 @@ class Entry(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """One run as the journal knows it: its epoch, last seq, when its first and last entries were said, and whether it has ended."""
+    """One run as the journal knows it: its epoch, last seq, when its first and last entries were said, and whether it has ended.
+
+    ``owner`` names whose coordinator may carry the run on by itself; empty when somebody has to ask for it.
+    """
 
     run: str
     epoch: int
@@ -25,13 +29,29 @@ class RunRow(NamedTuple):
     began: int
     last: int
     ended: bool
+    owner: str = ""
 
 
-class Journal(Protocol):
-    """Append-only entries by run, content-addressed blobs, and an epoch that fences out earlier writers."""
+PUT_AGAIN = 3_600_000
+"""Milliseconds after which storing a blob again is noted, so that ``Journal.sweep`` spares it."""
 
-    def claim(self, run: str) -> int:
-        """Become the only writer of ``run`` (known or new): the new epoch, 1 for a new run. Earlier epochs can append no more."""
+
+class Post(NamedTuple):
+    """What another process asks of a run: a packed message, and the number to drop it by."""
+
+    number: int
+    run: str
+    body: bytes
+
+
+class Journal(Allowances, Protocol):
+    """Append-only entries by run, content-addressed blobs, an epoch that fences out earlier writers, and limits over all runs."""
+
+    def claim(self, run: str, owner: str = "") -> int:
+        """Become the only writer of ``run`` (known or new): the new epoch, 1 for a new run. Earlier epochs can append no more.
+
+        The run's owner is ``owner`` from now on, whoever had it.
+        """
         ...
 
     def append(self, entries: Sequence[Entry], epochs: Mapping[str, int]) -> None:
@@ -54,6 +74,10 @@ class Journal(Protocol):
         """Every run, newest first."""
         ...
 
+    def row(self, run: str) -> RunRow | None:
+        """One run; ``None`` when nobody ever claimed it."""
+        ...
+
     def put_blob(self, data: bytes) -> BlobRef:
         """Store content under its digest, durable on return; storing it again is free."""
         ...
@@ -66,8 +90,26 @@ class Journal(Protocol):
         """Leave a packed message for the coordinator that works on ``run``: how another process asks it for something."""
         ...
 
-    def take(self, runs: Sequence[str]) -> list[tuple[str, bytes]]:
-        """Take away what was left for these runs, oldest first, as (run, packed message)."""
+    def posts(self, runs: Sequence[str]) -> list[Post]:
+        """What was left for these runs, oldest first. It stays until it is dropped, so that nothing is lost on the way into an entry."""
+        ...
+
+    def drop(self, number: int) -> None:
+        """Forget a post: it is heard, and what follows from it is durable."""
+        ...
+
+    def forget(self, run: str, epoch: int) -> int:
+        """Delete a run: its entries and what was left for it. Returns how many bytes its entries held. Its blobs stay until ``sweep``.
+
+        Raises ``StaleEpoch`` when the run is not at ``epoch``: somebody took it up since.
+        """
+        ...
+
+    def sweep(self, before: int) -> tuple[int, int]:
+        """Delete the blobs that no run refers to and that were last stored before this moment (milliseconds): how many, and their bytes.
+
+        The moment lies at least a day back: what was stored just now may be referred to by an entry that is still on its way.
+        """
         ...
 
     def close(self) -> None:

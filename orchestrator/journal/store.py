@@ -10,24 +10,28 @@ from orchestrator.journal.sqlite import SqliteJournal
 from protocols.failures import BadInput, StorageError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)  # two characters or more: C:\ is a path
-_KNOWN = "a path, sqlite:///PATH or memory:"
+_POSTGRES = ("postgres", "postgresql")
+_KNOWN = "a path, sqlite:///PATH, postgresql://HOST/DATABASE or memory:"
 
 
 def open_journal(url: str | None = None) -> Journal:
     """The journal at ``url``; files and folders that are missing are created for their owner only.
 
     ``None`` is ``journal.db`` in ``$CALLBOARD_HOME``, else in ``~/.callboard``. A plain path and ``sqlite:///PATH`` are a file
-    (``sqlite:////PATH``, with a fourth slash, from the root); ``memory:`` is a new journal that dies with the process.
-    Raises ``BadInput`` for anything else and for a file that is no journal of ours, ``StorageError`` when it can't be opened.
+    (``sqlite:////PATH``, with a fourth slash, from the root); ``postgresql://USER@HOST:PORT/DATABASE`` a database, with all that a URL of
+    PostgreSQL may say; ``memory:`` is a new journal that dies with the process.
+    Raises ``BadInput`` for anything else and for a file or database that is no journal of ours, ``StorageError`` when it can't be opened.
     """
     name = address_of(url)
-    return MemoryJournal() if name is None else _open_file(Path(name))
+    if name is None:
+        return MemoryJournal()
+    return _open_database(name) if is_shared(name) else _open_file(Path(name))
 
 
 def address_of(url: str | None) -> str | None:
     """The absolute path of the journal at ``url``, which means the same in every process of this machine; ``None`` for one in memory.
 
-    Raises ``BadInput`` as ``open_journal`` does; nothing is opened.
+    The address of a database is its URL as it is. Raises ``BadInput`` as ``open_journal`` does; nothing is opened.
     """
     if url is None:
         return _absolute(os.path.join(os.environ.get("CALLBOARD_HOME") or "~/.callboard", "journal.db"))
@@ -41,10 +45,26 @@ def address_of(url: str | None) -> str | None:
         if not rest.startswith("///"):
             raise BadInput(f"{url!r} names no file; write sqlite:///PATH (sqlite:////PATH from the root)")
         return _absolute(rest[3:])
-    if scheme in ("postgres", "postgresql"):
-        # the URL may hold a password: it is not repeated
-        raise BadInput(f"journals in PostgreSQL are not available yet; use {_KNOWN}")
+    if scheme in _POSTGRES:
+        authority, _, rest = rest.removeprefix("//").partition("/")
+        if match[2][:2] != "//" or authority.count("@") > 1 or "@" in rest.partition("?")[0]:
+            # it may hold a password somewhere: it is not repeated
+            raise BadInput("this is no PostgreSQL URL; write postgresql://USER@HOST:PORT/DATABASE (@ and / in a password as %40 and %2F)")
+        return f"{scheme}{url[len(scheme) :]}"
     raise BadInput(f"no journal is called {scheme}:; use {_KNOWN} (a path with a colon as ./PATH)")
+
+
+def is_shared(address: str) -> bool:
+    """Whether ``address`` means the same on every machine: a database's does, a file's does not."""
+    return address.startswith(tuple(f"{scheme}:" for scheme in _POSTGRES))
+
+
+def _open_database(url: str) -> Journal:
+    try:
+        from orchestrator.journal.postgres import PostgresJournal
+    except ImportError:
+        raise BadInput("a journal in PostgreSQL needs psycopg; install callboard[postgres]") from None
+    return PostgresJournal(url)
 
 
 def _absolute(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What every journal promises, on both stores; then what only a file can be asked: other processes, kills, full disks."""
+"""What every journal promises, in memory, in a file and in a database; then what only a file can be asked: kills, full disks."""
 
 import os
 import resource
@@ -8,8 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,9 @@ from orchestrator.journal.sqlite import VERSION, SqliteJournal
 from orchestrator.journal.store import open_journal
 from protocols import codec
 from protocols.failures import BadInput, StaleEpoch, StorageError
+from protocols.messages import RunRequested, TaskEnded, Value
+from protocols.team import TeamSpec
+from tests.orchestrator.journal.server import Server
 
 HERE = Path(__file__).parent
 PYTHON = [sys.executable, "-c"]
@@ -36,9 +41,12 @@ def held(journal: Journal, run: str) -> list[int]:
     return [entry.seq for entry in journal.read(run)]
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    made = open_journal("memory:" if request.param == "memory" else str(tmp_path / "j.db"))
+    if request.param == "postgres":
+        made = open_journal(request.getfixturevalue("postgres").emptied())
+    else:
+        made = open_journal("memory:" if request.param == "memory" else str(tmp_path / "j.db"))
     yield made
     made.close()
 
@@ -55,7 +63,7 @@ def file(path: Path) -> Iterator[SqliteJournal]:
     made.close()
 
 
-# --- both stores ------------------------------------------------------------------------------------------------------
+# --- every store ------------------------------------------------------------------------------------------------------
 
 
 def test_entries_come_back_in_order_as_they_were_given(journal: Journal) -> None:
@@ -156,6 +164,85 @@ def test_a_read_ends_where_the_run_ended_when_it_began(journal: Journal) -> None
     assert [first.seq, *(entry.seq for entry in reading)] == list(range(1, 601))
 
 
+def test_a_claim_says_whose_the_run_is(journal: Journal) -> None:
+    assert journal.row("a") is None
+    journal.claim("a", "küche/1")
+    epoch = journal.claim("b")
+    assert journal.row("a") == RunRow("a", 1, 0, 0, 0, False, "küche/1")
+    assert journal.row("b") == RunRow("b", 1, 0, 0, 0, False, "")
+    assert journal.claim("a", "theirs") == 2
+    journal.append(entries("a", 1, 1) + entries("b", 1, 1), {"a": 2, "b": epoch})
+    assert [(row.run, row.seq, row.owner) for row in journal.runs()] == [("b", 1, ""), ("a", 1, "theirs")]
+    journal.claim("a")
+    assert journal.row("a") == RunRow("a", 3, 1, 1001, 1001, False, "")
+
+
+def test_a_forgotten_run_is_gone_and_nothing_of_the_others(journal: Journal) -> None:
+    epochs = {run: journal.claim(run) for run in "abc"}
+    for run in "abc":
+        journal.append(entries(run, 1, 300), epochs)
+        journal.post(run, b"please")
+    reading = journal.read("c")
+    next(reading)
+    assert journal.forget("c", 1) == sum(len(entry.body) for entry in entries("c", 1, 300))
+    assert journal.row("c") is None
+    assert held(journal, "c") == journal.pick("c", [1]) == journal.posts(["c"]) == []
+    assert journal.claim("d") == 1
+    journal.append(entries("d", 1, 300), {"d": 1})
+    with suppress(StorageError):  # a reader elsewhere gets what it has, or an error: never another run's entries
+        assert {entry.run for entry in reading} == {"c"}
+    with pytest.raises(StorageError, match="claim"):
+        journal.append(entries("c", 301, 1), epochs)
+    assert [row.run for row in journal.runs()] == ["d", "b", "a"]
+    for run in "ab":
+        assert list(journal.read(run)) == entries(run, 1, 300)
+    assert [post.run for post in journal.posts(list("abcd"))] == ["a", "b"]
+
+
+def test_a_run_that_was_taken_up_meanwhile_is_not_forgotten(journal: Journal) -> None:
+    journal.append(entries("a", 1, 3), {"a": journal.claim("a")})
+    journal.claim("a")
+    with pytest.raises(StaleEpoch, match="left as it is"):
+        journal.forget("a", 1)
+    with pytest.raises(StorageError, match="not in this journal"):
+        journal.forget("nobody", 1)
+    assert held(journal, "a") == [1, 2, 3]
+
+
+def test_blobs_go_with_the_last_run_that_refers_to_them_unless_they_were_just_stored(journal: Journal) -> None:
+    blobs = {name: journal.put_blob(name.encode() * 1000) for name in ("own", "shared", "loose")}
+    own, shared = (Value(blob=blobs[name]) for name in ("own", "shared"))
+    said = {
+        "a": [TaskEnded(task="t", attempt=1, output=own), TaskEnded(task="u", attempt=1, output=shared)],
+        "b": [RunRequested(team=TeamSpec(name="t", roles={}), plan=own, code=blobs["shared"])],
+    }
+    for run, messages in said.items():
+        made = [Entry(run, seq, 1, type(message).__name__, codec.pack(message)) for seq, message in enumerate(messages, 1)]
+        journal.append(made, {run: journal.claim(run)})
+    later = time.time_ns() // 1_000_000 + 60_000
+    assert journal.sweep(later - 120_000) == (0, 0)
+    assert journal.sweep(later) == (1, 5000)  # what is only on its way is spared by the moment alone
+    journal.forget("b", 1)
+    assert journal.sweep(later) == (0, 0)
+    assert journal.get_blob(blobs["own"].digest) == b"own" * 1000
+    journal.forget("a", 1)
+    assert journal.sweep(later) == (2, 9000)
+    for ref in blobs.values():
+        with pytest.raises(StorageError, match="no blob"):
+            journal.get_blob(ref.digest)
+        assert journal.put_blob(b"own" * 1000) == blobs["own"]
+
+
+def test_bodies_may_hold_any_bytes(journal: Journal) -> None:
+    bodies = [b"", bytes(range(256)), b"\\x00", os.urandom(3_000_000), b"\xa6digest\xd9\x40" + b"z" * 64, "ü\x00".encode()]
+    said = [Entry("a", seq, -seq if seq % 2 else (1 << 62), "TaskEnded", body) for seq, body in enumerate(bodies, 1)]
+    journal.append(said, {"a": journal.claim("a")})
+    assert list(journal.read("a")) == said
+    for body in bodies:
+        journal.post("a", body)
+    assert [post.body for post in journal.posts(["a"])] == bodies
+
+
 def test_blobs_are_kept_by_their_content(journal: Journal) -> None:
     for data in (b"", b"once", os.urandom(300_000)):
         ref = journal.put_blob(data)
@@ -177,6 +264,9 @@ def test_a_closed_journal_says_so(journal: Journal) -> None:
         lambda: list(journal.read("a")),
         lambda: journal.pick("a", [1]),
         journal.runs,
+        lambda: journal.row("a"),
+        lambda: journal.forget("a", 1),
+        lambda: journal.sweep(0),
         lambda: journal.put_blob(b"x"),
         lambda: journal.get_blob("00"),
     ]
@@ -211,12 +301,18 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.fixture(scope="module")
+def stores(postgres: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Journal]]:
+    """One of each kind for many examples, each of which leaves them empty."""
+    made = [MemoryJournal(), SqliteJournal(tmp_path_factory.mktemp("any") / "j.db"), open_journal(postgres.database())]
+    yield made
+    for store in made:
+        store.close()
+
+
+@settings(max_examples=40, deadline=None)
 @given(steps=STEPS)
-def test_any_interleaving_reads_back_in_order_and_the_same_from_both_stores(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
-) -> None:
-    stores: list[Journal] = [MemoryJournal(), SqliteJournal(tmp_path_factory.mktemp("any") / "j.db")]
+def test_any_interleaving_reads_back_in_order_and_the_same_from_all_stores(stores: list[Journal], steps: list[Step]) -> None:
     said: dict[str, list[Entry]] = defaultdict(list)
     epochs = dict.fromkeys("abc", 1)
     for store in stores:
@@ -225,7 +321,7 @@ def test_any_interleaving_reads_back_in_order_and_the_same_from_both_stores(
         if kind == "claim":
             for run in set(runs):
                 epochs[run] += 1
-                assert [store.claim(run) for store in stores] == [epochs[run]] * 2
+                assert [store.claim(run) for store in stores] == [epochs[run]] * 3
             continue
         counts = {run: len(said[run]) + (kind == "gap") for run in "abc"}
         batch = []
@@ -244,9 +340,10 @@ def test_any_interleaving_reads_back_in_order_and_the_same_from_both_stores(
                 said[entry.run].append(entry)
     for store in stores:
         assert {run: list(store.read(run)) for run in "abc"} == {run: said[run] for run in "abc"}
-    assert stores[0].runs() == stores[1].runs()
-    for store in stores:
-        store.close()
+    assert stores[0].runs() == stores[1].runs() == stores[2].runs()
+    for run in "abc":
+        sizes = {store.forget(run, epochs[run]) for store in stores}
+        assert sizes == {sum(len(entry.body) for entry in said[run])}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -481,7 +578,10 @@ def test_a_file_is_named_by_path_or_url(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql://me:secret@host/db", "PostgreSQL are not available yet"),
+        ("postgresql:me:secret", "no PostgreSQL URL"),
+        ("postgresql://me:sec/secret@host/db", "%40 and %2F"),
+        ("postgres://me:secret@secret@host/db", "%40 and %2F"),
+        ("postgresql://me:secret@host/db?nothing=1", "no PostgreSQL URL"),
         ("redis://host", "no journal is called redis:"),
         ("sqlite://j.db", "names no file"),
         ("sqlite:///", "names no journal"),
@@ -502,10 +602,13 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
         open_journal(str(tmp_path / "file" / "j.db"))
 
 
-def test_what_is_posted_for_a_run_is_taken_once_by_who_works_on_it(journal: Journal) -> None:
+def test_what_is_posted_for_a_run_stays_until_it_is_dropped(journal: Journal) -> None:
     journal.post("a", b"1")
     journal.post("b", b"2")
     journal.post("a", b"3")
-    assert journal.take(["nobody"]) == []
-    assert journal.take(["a", "c"]) == [("a", b"1"), ("a", b"3")]
-    assert journal.take(["a", "b"]) == [("b", b"2")]
+    assert journal.posts(["nobody"]) == []
+    first, second = journal.posts(["a", "c"])
+    assert [(post.run, post.body) for post in (first, second)] == [("a", b"1"), ("a", b"3")]
+    journal.drop(first.number)
+    journal.drop(first.number)
+    assert [post.body for post in journal.posts(["a", "b"])] == [b"2", b"3"]
