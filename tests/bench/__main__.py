@@ -16,9 +16,10 @@ What the framework costs on this machine. Every figure is a median of several re
 same run, so ratios can be compared between machines and figures cannot. Anything else at work on the machine moves them.
 
 A run is measured from board.start to the result in hand: it includes sending the plan, the journal on disk with full fsync (unless the
-setting says memory), every dispatch, and reading back the outcome of every task. It does not include starting Ray and hosts, except in
-the case `first`. One small run before the clock starts loads code into the hosts. Ray puts its workers behind everything else on the
-machine (nice 15); here they are not, so that other work weighs on both sides alike. Set RAY_worker_niceness for another value.
+setting says memory), every dispatch, and reading back the outcome of every task. It does not include starting Ray and hosts. The cases
+`first` and `warm` measure whole processes instead, and `first` includes starting Ray. One small run before the clock starts loads code
+into the hosts. Ray puts its workers behind everything else on the machine (nice 15); here they are not, so that other work weighs on
+both sides alike. Set RAY_worker_niceness for another value.
 
 cases:
 """

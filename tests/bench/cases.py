@@ -1,22 +1,19 @@
 """The cases. Each opens what it needs, repeats its work, and yields rows of the table as it has them."""
 
 import asyncio
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator import Board
+from orchestrator import Board, open_journal
 from tests.bench.cast import fan, stepper, trivial
 from tests.bench.measure import Memory, Row, Times, carried, hosts_of, load, repeated
+from tests.bench.processes import CALLBOARD, Took, medians, own_home, took, warm_cluster
 
 
 class Scale(NamedTuple):
@@ -34,6 +31,7 @@ FULL = Scale()
 QUICK = Scale(tasks=(1_000, 10_000), agents=(1_000,), reps=3, starts=2)
 TINY = Scale(tasks=(20, 40), turns=3, agents=(20,), reps=1, starts=1, ray=False)
 
+ONE_TASK = ["run", "tests.bench.cast:one_task", "--goal", "1", "--json"]
 LATENCY = 0.05
 MODEL_CALLS = 5
 
@@ -96,21 +94,77 @@ async def first(scale: Scale) -> AsyncIterator[Row]:
     On Ray, the same process is measured with Ray alone: its import, ``ray.init`` with the same settings, as many actors, one
     answer, its shutdown. The difference is the framework's share.
     """
-    command = [sys.executable, "-m", "orchestrator.cli", "run", "tests.bench.cast:one_task", "--goal", "1", "--json", "--runtime"]
-    inline = statistics.median([_process([*command, "inline"]) for _ in range(scale.starts)])
+    command = [*CALLBOARD, *ONE_TASK, "--runtime"]
+    inline = statistics.median([_alone([*command, "inline"]) for _ in range(scale.starts)])
     yield Row("first", "callboard run, inline", f"{inline:.2f} s from start to exit", "at most 1 s")
     if not scale.ray:
         return
     ours, rays = [], []
     for _ in range(scale.starts):
-        rays.append(_process([sys.executable, "-m", "tests.bench.bare"]))
-        ours.append(_process([*command, "ray"]))
+        rays.append(_alone([sys.executable, "-m", "tests.bench.bare"]))
+        ours.append(_alone([*command, "ray"]))
     share = statistics.median(ours) - statistics.median(rays)
     against = f"{statistics.median(rays):.2f} s of Ray alone: {share:+.2f} s"
     yield Row("first", "callboard run, Ray", f"{statistics.median(ours):.2f} s from start to exit", against)
 
 
-CASES: dict[str, Callable[[Scale], AsyncIterator[Row]]] = {"fanout": fanout, "turns": turns, "agents": agents, "first": first}
+async def warm(scale: Scale) -> AsyncIterator[Row]:
+    """The first answer from a cluster that is there already: ``callboard run`` in a new process, whole and by its parts.
+
+    The cluster is that of ``callboard up``. In turns with the command, two other processes do the same: Ray alone (join, one call of an
+    actor that is there, leave), and a driver that uses ``Board`` and looks at the clock between the stages, which gives the parts.
+    """
+    with _place(scale) as (address, environment):
+        where = ["--address", address] if address else ["--runtime", "inline"]
+        command = [*CALLBOARD, *ONE_TASK, *where]
+        driver = [sys.executable, "-m", "tests.bench.stages", *([address] if address else [])]
+        runs, drivers, rays = [], [], []
+        for _ in range(1 + scale.reps):  # the first of each makes what the others find
+            rays += [took([sys.executable, "-m", "tests.bench.bare", address], environment)] if address else []
+            runs.append(took(command, environment))
+            drivers.append(took(driver, environment))
+        heard = [_heard(one, environment) for one in runs]
+    setting = "on a warm cluster" if address else "inline"
+    whole, ray = Times([one.seconds for one in runs[1:]]), [one.seconds for one in rays[1:]]
+    floor = statistics.median(ray) if ray else 0.0
+    against = f"{floor:.2f} s of Ray alone: {whole.median - floor:+.2f} s, {whole.median / floor:.1f} times that" if ray else ""
+    yield Row("warm", f"callboard run {setting}", f"{whole.median:.2f} s from start to exit ({whole.spread})", against)
+    submitted, ended = medians(heard[1:]).values()
+    figure = f"{ended:.2f} s from start to the task's end, {(ended - submitted) * 1000:.0f} ms of it from its submission"
+    yield Row("warm", f"callboard run {setting}, in its journal", figure, "at most 1.5 s" if address else "")
+    alone = medians(one.parts() for one in rays[1:]) if rays else {}
+    for stage, seconds in medians(one.parts() for one in drivers[1:]).items():
+        against = f"{alone[stage] * 1000:.0f} ms of Ray alone" if stage in alone else ""
+        yield Row("warm", f"Board {setting}: {stage}", f"{seconds * 1000:.0f} ms", against)
+
+
+async def restart(scale: Scale) -> AsyncIterator[Row]:
+    """The coordinator killed with ``kill -9`` in the middle of a run: how long until it dispatches again, and Ray's own part of that."""
+    if not scale.ray:
+        return
+    from tests.bench.restart import ray_alone, restarted
+
+    for count in scale.tasks[:2]:
+        found, bare = [], []
+        for _ in range(scale.starts):
+            with _store() as store:
+                async with _board("ray", store) as board:
+                    found.append(await restarted(board, store, count))
+                    bare.append(await asyncio.to_thread(ray_alone))
+        seconds, resumed = (statistics.median(times) for times in zip(*[(one.dispatched, one.resumed) for one in found], strict=True))
+        against = f"{statistics.median(bare):.2f} s for Ray to bring a bare actor back; at most 2 s more"
+        figure = f"{seconds:.2f} s to the next dispatch, {resumed:.2f} s to having read back and asked the hosts"
+        yield Row("restart", f"kill -9 of the coordinator, {count:,} tasks", figure, against)
+
+
+CASES: dict[str, Callable[[Scale], AsyncIterator[Row]]] = {
+    "fanout": fanout,
+    "turns": turns,
+    "agents": agents,
+    "first": first,
+    "warm": warm,
+    "restart": restart,
+}
 """The cases by name."""
 
 
@@ -142,12 +196,25 @@ async def _floor() -> float:
     return statistics.median([await asyncio.to_thread(messages_per_second, 20_000) for _ in range(3)])
 
 
-def _process(command: list[str]) -> float:
-    """Seconds that a whole process takes; its answer must be there."""
-    with tempfile.TemporaryDirectory(prefix="callboard-bench-") as home:
-        began = time.perf_counter()
-        done = subprocess.run(command, env={**os.environ, "CALLBOARD_HOME": home}, capture_output=True, text=True, timeout=300)
-        seconds = time.perf_counter() - began
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["output"] == 1, done.stdout
-    return seconds
+def _alone(command: list[str]) -> float:
+    """Seconds that a process takes in a home of its own."""
+    with own_home() as environment:
+        return took(command, environment).seconds
+
+
+@contextmanager
+def _place(scale: Scale) -> Iterator[tuple[str | None, dict[str, str]]]:
+    """The address of a warm cluster (``None`` without Ray), and the environment of processes that use it."""
+    if scale.ray:
+        with warm_cluster() as place:
+            yield place
+    else:
+        with own_home() as environment:
+            yield None, environment
+
+
+def _heard(run: Took, environment: dict[str, str]) -> dict[str, float]:
+    """When the run of a process was submitted and when its first task had ended, by its journal, in seconds from the process's start."""
+    with closing(open_journal(str(Path(environment["CALLBOARD_HOME"], "journal.db")))) as journal:
+        at = {entry.tag: entry.at / 1000 - run.began for entry in journal.read(run.said["run"])}
+    return {"submitted": at["RunRequested"], "ended": at["TaskEnded"]}

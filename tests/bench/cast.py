@@ -1,5 +1,6 @@
 """The roles of the benchmarks: as little work as possible, so that what is measured is the framework."""
 
+import asyncio
 import os
 
 from agents import Role, ScriptedModel, call, tool
@@ -25,12 +26,22 @@ async def step(number: int) -> str:
 trivial = Role("trivial", input=int, output=int, run=same)
 where = Role("where", input=int, output=int, run=process)
 one_task = Team("one-task", [trivial])
-"""What the case ``first`` gives to ``callboard run``."""
+"""What the cases ``first`` and ``warm`` give to ``callboard run``."""
 
 
 def fan(role: Role, count: int) -> Team:
     """A team whose plan is ``count`` independent tasks of one role, merged into a list."""
     return Team("fan", [role], planner=Plan(tasks=tuple(Task(id=f"t{n}", role=role.name, input=n) for n in range(count))))
+
+
+def napper(seconds: float, at_once: int) -> Role:
+    """A function that sleeps, for at most so many tasks at once."""
+
+    async def nap(number: int) -> int:
+        await asyncio.sleep(seconds)
+        return number
+
+    return Role("napper", input=int, output=int, run=nap, concurrency=at_once)
 
 
 def stepper(turns: int, latency: float) -> Role:

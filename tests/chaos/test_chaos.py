@@ -1,0 +1,13 @@
+"""A bounded piece of chaos: hosts and coordinators killed under a run that writes. ``python -m tests.chaos`` is the whole of it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_whatever_is_killed_each_effect_happens_once_and_the_output_is_the_same() -> None:
+    # in a process of its own, for it joins a cluster and kills children
+    command = [sys.executable, "-m", "tests.chaos", "--seed", "3", "--kills", "5", "--tasks", "60", "--narrow"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "5 kills, 0 violations" in done.stdout
