@@ -53,10 +53,16 @@ class Context:
     step: int | None = None
     counter: Counter | None = field(default=None, repr=False)
     asked: list[int] = field(default_factory=list, repr=False)
+    announced: str | None = field(default=None, repr=False)
 
     @property
     def key(self) -> str:
-        """The idempotency key: the same for every attempt at this place, so a receiver can tell a repeat from a second effect."""
+        """The idempotency key: the same for every attempt at this place, so a receiver can tell a repeat from a second effect.
+
+        A call in doubt keeps the key under which it was ``announced``, which in a forked run is that of the run it was forked from.
+        """
+        if self.announced is not None:
+            return self.announced
         return f"{self.run}/{self.task}" if self.step is None else f"{self.run}/{self.task}/{self.step}"
 
     @overload

@@ -1,33 +1,31 @@
 """One attempt at one task: it numbers the steps, keeps to the limits, recalls what was done, and reports what it does."""
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from agents.at_work import Context, Counter, Outcome
-from agents.desk import Desk
-from agents.guards import Calls, Meter, Objection, failed
+from agents.calls import Calling, Place, ask_review, recall, recorded, wait
+from agents.desk import Desk, NoTurn, Turn
+from agents.effects import same, standing, unsettled
+from agents.guards import Meter, Mistakes, Objection, failed
 from agents.models.port import Model
+from agents.repetition import Repetition
 from agents.role import Role
+from agents.succession import Succession
 from agents.tool import Tool, ToolResult
 from protocols.budget import NOTHING, UNLIMITED, Usage
 from protocols.chat import ChatMessage, ModelReply, ModelRequest, ToolCall
 from protocols.failures import BadInput, Failed, Failure, ModelError, Verdict
 from protocols.messages import ModelCalled, SubtasksAsked, ToolCalled, ToolIntended
 from protocols.plan import Task
+from protocols.team import Strategy
 
 MOST_TRIES = 4
 """A model call is tried this often when its provider says that trying again may help."""
-FIRST_WAIT = 0.5
-"""Seconds before the second try; doubled for each one after, unless the provider names a time."""
 LONGEST_WAIT = 60.0
 """A provider that asks for a longer wait (seconds) ends the attempt; the task may be tried again later."""
-MOST_GAP = 64
-"""How many steps without a record are passed over in the search for effects behind a changed history."""
-
-_ONE_TOOL_CALL = Usage(tool_calls=1)
 
 
 class Ran(NamedTuple):
@@ -50,18 +48,37 @@ class _Checked(NamedTuple):
 class Attempt:
     """The state that one agent needs while it works, and the calls that it can make."""
 
-    __slots__ = ("_cut", "_delegating", "_lost_writes", "_step", "clock", "counter", "desk", "lengths", "meter", "model", "role", "watch")
+    __slots__ = (
+        "_cut",
+        "_delegating",
+        "_lost_writes",
+        "_models",
+        "_ponged",
+        "_step",
+        "_written",
+        "clock",
+        "counter",
+        "desk",
+        "lengths",
+        "meter",
+        "mistakes",
+        "role",
+        "watch",
+    )
 
-    def __init__(self, role: Role, desk: Desk, model: Model | None) -> None:
-        self.role, self.desk, self.model = role, desk, model
+    def __init__(self, role: Role, desk: Desk, model: Model | None, fallback_models: Sequence[Model] = ()) -> None:
+        self.role, self.desk = role, desk
+        self._models = Succession(model, fallback_models)
         self.meter = Meter(role.name, role.limits or UNLIMITED)
-        self.watch = Calls()
+        self.mistakes, self.watch = Mistakes(), Repetition()
         self.clock: asyncio.Timeout | None = None
         self.counter: Counter | None = None
         self.lengths = 0
-        self._step = 0
+        self._step = desk.first
         self._cut = False
         self._lost_writes = False
+        self._written: set[int] = set()
+        self._ponged = 0
         self._delegating: asyncio.Lock | None = None
 
     def next_step(self) -> int:
@@ -70,10 +87,15 @@ class Attempt:
         self._step = step + 1
         return step
 
-    def context(self, step: int | None = None) -> Context:
-        """What a function (or, with a step, a tool) is given."""
+    def context(self, step: int | None = None, announced: str | None = None) -> Context:
+        """What a function (or, with a step, a tool) is given; ``announced`` is the key of a call that was begun before."""
         desk = self.desk
-        return Context(desk.run, desk.task, self.role.name, desk.attempt, step, self.counter)
+        return Context(desk.run, desk.task, self.role.name, desk.attempt, step, self.counter, announced=announced)
+
+    @property
+    def model(self) -> Model | None:
+        """The model that is asked now."""
+        return self._models.model
 
     def the_model(self) -> Model:
         """The model; raises ``BadInput`` when there is none."""
@@ -94,7 +116,8 @@ class Attempt:
         """One model call: recalled if an earlier attempt paid for it, else reserved, made and reported; retried within bounds.
 
         All tries are records of one step. ``turn`` says that the call begins a turn; an ``alone`` call belongs to no
-        conversation, so that a difference from what is recalled says nothing about later steps. Raises ``Failed``.
+        conversation, so that a difference from what is recalled says nothing about later steps. Raises ``Failed``, and ``TakenOver``
+        where a fallback model is to go on, at the next step.
         """
         model, desk, step = self.the_model(), self.desk, self.next_step()
         for past in self._recalled(step, digest, alone=alone):
@@ -103,63 +126,120 @@ class Attempt:
             self._pass(past.began, past.ended)
             if past.reply is not None:
                 return past.reply
+            if past.then:
+                self._models.hand_over(model, past.then)
         request = request.model_copy(update={"digest": digest, "place": (desk.task, step)})
         tokens_in, tokens_out = model.bound(request)
         price = model.price
         micros = 0 if price is None else price.cost(tokens_in, tokens_out)
         need = Usage(input_tokens=tokens_in, output_tokens=tokens_out, micros=micros, model_calls=1, turns=int(turn))
         for tried in range(1, MOST_TRIES + 1):
-            self.meter.take(need)
+            heir = self._models.cheaper(model, tokens_in, tokens_out)
+            raised: BaseException | None = None
+            began, reply, failure, used, pause, then = desk.now(), None, None, need, 0.0, ""
             try:
-                await desk.afford(need)
-            except BaseException:
-                self.meter.settle(need, NOTHING)
-                raise
-            began, reply, failure, used, wait = desk.now(), None, None, need, 0.0
+                paced = await self._permitted(model, need, final=heir is None)
+            except (NoTurn, Failed) as error:
+                failure = error.failure if isinstance(error, Failed) else _provider(model.id, str(error), True, tried)
+                heir = heir if isinstance(error, Failed) else self._models.heir(model)
+                if heir is None or failure.verdict not in (Verdict.BUDGET, Verdict.PROVIDER):
+                    raise Failed(failure) from None
+                self._tell_call(model, step, digest, said, began, failure=failure, then=heir.id)
+                self._models.hand_over(model, heir.id)
+            began = desk.now()
             try:
                 reply = await model.complete(request, on_text)
                 used = _used(reply, need, model)
                 return reply
             except ModelError as error:
+                raised = error
                 used = need if error.charged else Usage(model_calls=1, turns=int(turn))
-                wait = _wait(error.retry_after, tried)
+                pause = wait(tried, error.retry_after)
                 failure = _provider(model.id, str(error), error.retryable, tried)
                 if not error.retryable or tried == MOST_TRIES or (error.retry_after or 0.0) > LONGEST_WAIT:
-                    raise Failed(failure) from None
-            except asyncio.CancelledError:
+                    heir = self._models.heir(model) if error.retryable else None
+                    if heir is None:
+                        raise Failed(failure) from None
+                    then = heir.id
+            except asyncio.CancelledError as error:
+                raised = error
                 failure = Failure(verdict=Verdict.CANCELLED, message="the work was stopped during this call; it may have been charged")
                 raise
             except Exception as error:
+                raised = error
                 failure = _provider(model.id, f"{type(error).__name__}: {error}", False, tried)
                 raise Failed(failure) from error
             finally:
                 desk.settle(need, used)
                 self.meter.settle(need, used)
-                desk.tell(
-                    ModelCalled(
-                        task=desk.task,
-                        attempt=desk.attempt,
-                        step=step,
-                        model=model.id,
-                        request=digest,
-                        said=said,
-                        reply=reply,
-                        failure=failure,
-                        usage=used,
-                        began=began,
-                        ended=desk.now(),
-                    )
-                )
+                if paced is not None:
+                    paced.ended(used.tokens, raised)
+                self._tell_call(model, step, digest, said, began, reply=reply, failure=failure, usage=used, then=then)
+            if then:
+                self._models.hand_over(model, then)
             said, turn = (), False
             need = need.model_copy(update={"turns": 0}) if need.turns else need
-            await asyncio.sleep(wait)
+            await asyncio.sleep(pause)
         raise AssertionError("the last try returns or raises")
+
+    async def _permitted(self, model: Model, need: Usage, *, final: bool) -> Turn | None:
+        """Reserve ``need`` and wait for a turn. Time spent waiting for one does not count against the role's seconds."""
+        self.meter.take(need)
+        try:
+            await self.desk.afford(need, final=final)
+            if getattr(model, "throttling", None) is None:
+                return None
+            left = self._stop_clock()
+            try:
+                return await self.desk.turn(model, need.tokens, elsewhere=bool(self._models.heirs))
+            except BaseException:
+                self.desk.settle(need, NOTHING)
+                raise
+            finally:
+                self._start_clock(left)
+        except BaseException:
+            self.meter.settle(need, NOTHING)
+            raise
+
+    def _tell_call(
+        self,
+        model: Model,
+        step: int,
+        digest: str,
+        said: tuple[ChatMessage, ...],
+        began: int,
+        *,
+        reply: ModelReply | None = None,
+        failure: Failure | None = None,
+        usage: Usage = NOTHING,
+        then: str = "",
+    ) -> None:
+        desk = self.desk
+        desk.tell(
+            ModelCalled(
+                task=desk.task,
+                attempt=desk.attempt,
+                step=step,
+                model=model.id,
+                request=digest,
+                said=said,
+                reply=reply,
+                failure=failure,
+                usage=usage,
+                priced=model.price is not None or (reply is not None and reply.micros is not None),
+                then=then,
+                began=began,
+                ended=desk.now(),
+            )
+        )
 
     async def run_tools(self, calls: Sequence[ToolCall], *, reuse_failed: bool = True) -> list[Ran]:
         """Make the calls of one turn, in their order: neighbours that only read run together, a write runs alone.
 
         Wrong calls come back ``refused``, with feedback. Raises ``Failed``, also for an effect that is in doubt.
         """
+        self.mistakes.begin()
+        self.watch.begin()
         checked = [self._check(call) for call in calls]
         if len(checked) == 1:
             ran = [await self._run(checked[0], reuse_failed)]
@@ -170,9 +250,18 @@ class Attempt:
                     ran += [await self._run(one, reuse_failed) for one in group]
                 else:
                     ran += await self._run_together(list(group), reuse_failed)
-        for one in ran:
-            self.watch.gave(one.call, one.content)
+        for one, before in zip(ran, checked, strict=True):
+            if not one.refused:
+                writes = before.tool is not None and before.tool.effect == "write"
+                self.watch.gave(one.call, one.content, writes=writes, fails=one.failure is not None)
         return ran
+
+    async def refuse_written(self, call: ToolCall) -> Ran:
+        """Refuse a call that is only the text of a reply: nothing runs, and it is told. Raises ``Failed`` when it was told enough."""
+        self.mistakes.begin()
+        self.watch.begin()
+        objection = self.mistakes.written(call.name, self.role.toolbox)
+        return await self._run(_Checked(self.next_step(), call, None, {}, objection), reuse_failed=True)
 
     async def delegate(self, tasks: Sequence[Task], step: int | None) -> list[Outcome]:
         """Have subtasks run; one family at a time. Time spent waiting does not count against the role's seconds."""
@@ -190,13 +279,29 @@ class Attempt:
             ended = await desk.delegate(asked)
             self._start_clock(left)
         if ended.refused is not None:
-            raise Failed(ended.refused)
+            self._refuse_subtasks(ended.refused, step)
         outcomes = []
         for task, output, failure in zip(tasks, ended.outputs, ended.failures, strict=True):
             if output is not None and output.blob is not None:
                 raise failed(Verdict.INFRASTRUCTURE, f"the output of {task.id!r} was not fetched", retryable=True)
             outcomes.append(Outcome(task.id, output.inline if output else None, failure))
         return outcomes
+
+    def _refuse_subtasks(self, refused: Failure, step: int | None) -> NoReturn:
+        """A model that hands work round is told once, as what a tool raises is, and has another turn. Everything else ends the task."""
+        final = step is None or self.role.strategy is Strategy.SINGLE or self._ponged not in (0, self.watch.turn)
+        if final or refused.verdict is not Verdict.PING_PONG:
+            raise Failed(refused)
+        self._ponged = self.watch.turn
+        raise BadInput(refused.message)
+
+    def account_for_writes(self) -> None:
+        """Ask a person about a write that an earlier attempt began and that this one, on another way, never came to."""
+        for step, there in recorded(self.desk) if self.desk.attempt > 1 else ():
+            begun = None if step in self._written else unsettled(there)
+            if begun is not None:
+                why = f"attempt {begun.attempt} began {begun.call.name!r}, nobody recorded its end, and this attempt did not come to it"
+                ask_review(self.desk, step, begun.call, begun.key, begun.began, why)
 
     def _recalled(self, step: int, digest: str, *, alone: bool) -> list[ModelCalled]:
         """What was recorded of this very request, a reply last."""
@@ -206,31 +311,23 @@ class Attempt:
         same = [one for one in there if isinstance(one, ModelCalled) and one.request == digest]
         if there and not same and not alone:
             self._cut = True
-            self._lost_writes = self._writes_from(step)
+            self._lost_writes = any(isinstance(one, ToolIntended) for _, behind in recorded(self.desk, step) for one in behind)
         answered = [place for place, one in enumerate(same) if one.reply is not None]
         return same[: answered[-1] + 1] if answered else same
-
-    def _writes_from(self, step: int) -> bool:
-        empty = 0
-        while empty < MOST_GAP:
-            there = self.desk.recall(step)
-            if any(isinstance(one, ToolIntended) for one in there):
-                return True
-            empty = 0 if there else empty + 1
-            step += 1
-        return False
 
     def _check(self, call: ToolCall) -> _Checked:
         step, tool = self.next_step(), self.role.toolbox.get(call.name)
         arguments: dict[str, object] = {}
         if tool is None:
-            objection: Objection | None = self.watch.unknown(call, self.role.toolbox)
+            objection: Objection | None = self.mistakes.unknown(call.name, self.role.toolbox)
         else:
-            objection = self.watch.repeated(call, repeatable=tool.repeatable)
             try:
-                arguments = tool.read_arguments(call.arguments) if objection is None else {}
+                arguments = tool.read_arguments(call.arguments)
             except BadInput as error:
-                objection = self.watch.refused(str(error))
+                objection = self.mistakes.refused(str(error))
+            else:
+                self.mistakes.fits()
+                objection = self.watch.check(call, repeatable=tool.repeatable)
         return _Checked(step, call, tool, arguments, objection)
 
     async def _run_together(self, checked: list[_Checked], reuse_failed: bool) -> list[Ran]:
@@ -244,79 +341,37 @@ class Attempt:
     async def _run(self, one: _Checked, reuse_failed: bool) -> Ran:
         step, call, tool = one.step, one.call, one.tool
         there = self.desk.recall(step)
-        past = next((told for told in reversed(there) if isinstance(told, ToolCalled) and _same(told.call, call)), None) if there else None
+        tries = [told for told in there if isinstance(told, ToolCalled) and same(told.call, call)] if there else []
+        past = tries[-1] if tries else None
         if one.objection is not None or tool is None:
             return self._refuse(one, told=past is not None and not self._cut)
         writes = tool.effect == "write"
-        if past is not None and past.ran and (writes or not self._cut) and not _again(past, writes, reuse_failed):
-            self.meter.recall(_ONE_TOOL_CALL)
-            self._pass(past.began, past.ended)
+        if past is not None and (past.ran or past.settled) and (writes or not self._cut) and not _again(past, writes, reuse_failed):
+            recall(tries, self.meter, self._pass)
             if past.failure is not None and past.failure.verdict is not Verdict.TOOL_ERROR:
                 raise Failed(past.failure)
             return Ran(call, past.content, past.failure)
-        desk, context = self.desk, self.context(step)
-        if writes:
-            self._settle_doubt(step, call, tool)
-        self.meter.take(_ONE_TOOL_CALL)
-        await desk.afford(_ONE_TOOL_CALL)
-        if writes:
-            await desk.commit(ToolIntended(task=desk.task, attempt=desk.attempt, step=step, call=call, key=context.key))
-        began = desk.now()
-        try:
-            result = await tool.run(one.arguments, context)
-            if result.in_doubt and tool.idempotent:
-                result = await tool.run(one.arguments, self.context(step))
-            if result.in_doubt:
-                message = f"{result.content}; it may or may not have happened. Look at the other side, then resume or cancel the run"
-                raise failed(Verdict.EFFECT_IN_DOUBT, message, context.key)
-        except Failed as error:
-            self._told(one, ToolResult(error.failure.message, error.failure), began)
-            raise
-        self._told(one, result, began)
-        return Ran(call, result.content, result.failure)
-
-    def _settle_doubt(self, step: int, call: ToolCall, tool: Tool) -> None:
-        """Raises ``Failed`` (effect in doubt) when starting this write could repeat one, or cross one, of an earlier attempt."""
-        intents = [told for told in self.desk.recall(step) if isinstance(told, ToolIntended)]
-        key = f"{self.desk.run}/{self.desk.task}/{step}"
-        if not all(_same(told.call, call) for told in intents):
-            raise failed(Verdict.EFFECT_IN_DOUBT, f"an earlier attempt made another change at {key} than {call.name!r} would now", key)
-        if intents and not tool.idempotent:
-            message = (
-                f"an earlier attempt began {call.name!r} ({key}) and nobody recorded its end: it may or may not have happened. "
-                "Look at the other side, then resume or cancel the run"
-            )
-            raise failed(Verdict.EFFECT_IN_DOUBT, message, key)
-        if self._lost_writes and not intents:
-            message = f"the conversation changed since an earlier attempt that made changes, so {call.name!r} might repeat one of them"
-            raise failed(Verdict.EFFECT_IN_DOUBT, message, key)
+        if not writes:
+            made = await Calling(self._place(step), call, tool, one.arguments).made()
+        else:
+            recall(tries, self.meter, self._pass)
+            self._written.add(step)
+            stand = standing(there, call)
+            calling = Calling(self._place(step, stand.doubt.key if stand.doubt else None), call, tool, one.arguments)
+            made = await calling.recovered(stand, changed=self._lost_writes) or await calling.made(stand.tries)
+        return Ran(call, made.content, made.failure)
 
     def _refuse(self, one: _Checked, *, told: bool) -> Ran:
         assert one.objection is not None
         content = f"not done: {one.objection.message}"
         failure = Failure(verdict=one.objection.verdict, message=one.objection.message)
         if not told:
-            self._told(one, ToolResult(content, failure), self.desk.now(), ran=False)
+            effect = one.tool.effect if one.tool else "read"
+            self._place(one.step).told(one.call, effect, ToolResult(content, failure), self.desk.now(), ran=False)
         return Ran(one.call, content, failure, refused=True)
 
-    def _told(self, one: _Checked, result: ToolResult, began: int, *, ran: bool = True) -> None:
-        desk = self.desk
-        if ran:
-            desk.settle(_ONE_TOOL_CALL, _ONE_TOOL_CALL)
-        desk.tell(
-            ToolCalled(
-                task=desk.task,
-                attempt=desk.attempt,
-                step=one.step,
-                call=one.call,
-                content=result.content,
-                failure=result.failure,
-                ran=ran,
-                effect=one.tool.effect if one.tool else "read",
-                began=began,
-                ended=desk.now(),
-            )
-        )
+    def _place(self, step: int, announced: str | None = None) -> Place:
+        return Place(self.desk, self.meter, step, lambda step: self.context(step, announced))
 
     def _pass(self, began: int, ended: int) -> None:
         """Recalled time counts against the role's seconds."""
@@ -347,27 +402,15 @@ def _used(reply: ModelReply, need: Usage, model: Model) -> Usage:
     return Usage(input_tokens=tokens_in, output_tokens=tokens_out, micros=micros, model_calls=1, turns=need.turns)
 
 
-def _wait(named: float | None, tried: int) -> float:
-    """Seconds before the next try: doubled each time, or what the provider named; spread, so that agents do not come back all at once."""
-    if named is None:
-        return FIRST_WAIT * (1 << tried - 1) * (0.5 + random.random())
-    return named + min(named, FIRST_WAIT) * random.random()
-
-
 def _provider(model: str, why: str, retryable: bool, tried: int) -> Failure:
     message = f"model {model} failed (try {tried}): {why}"
     return Failure(verdict=Verdict.PROVIDER, message=message, retryable=retryable)
 
 
-def _same(one: ToolCall, other: ToolCall) -> bool:
-    """Whether two calls ask for the same; their ids are the provider's and say nothing."""
-    return one.name == other.name and one.arguments == other.arguments
-
-
 def _again(past: ToolCalled, writes: bool, reuse_failed: bool) -> bool:
-    """Whether a recorded call is made again: a read that failed and ended the attempt, or an effect in doubt."""
+    """Whether a recorded call is made again: a try that was to be followed by one, a read that ended the attempt, or an effect in doubt."""
     if past.failure is None:
         return False
-    if past.failure.verdict is Verdict.EFFECT_IN_DOUBT:
+    if past.again or past.failure.verdict is Verdict.EFFECT_IN_DOUBT:
         return True
     return not writes and (not reuse_failed or past.failure.verdict is not Verdict.TOOL_ERROR)

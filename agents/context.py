@@ -28,10 +28,11 @@ class Conversation:
     of origin ``system``. Text of models, tools and other agents lands in assistant and tool messages only.
     """
 
-    __slots__ = ("_digest", "_fresh", "_head", "_tokens", "messages")
+    __slots__ = ("_digest", "_fresh", "_head", "_tokens", "messages", "origin")
 
     def __init__(self, instructions: str, prompt: str, origin: Origin = Origin.USER, examples: Sequence[tuple[str, str]] = ()) -> None:
         self.messages: list[ChatMessage] = []
+        self.origin = origin
         self._digest = hashlib.sha256()
         self._fresh: list[ChatMessage] = []
         self._tokens = 0

@@ -37,4 +37,4 @@ def delegate_tool(roles: Sequence[str]) -> Tool:
 
     delegate.__annotations__["tasks"] = Subtasks
     description = "Give subtasks to other agents and wait for their outcomes, in order. They work in parallel."
-    return tool(name=DELEGATE, description=description, timeout=_WAIT, repeatable=True)(delegate)
+    return tool(name=DELEGATE, description=description, timeout=_WAIT)(delegate)

@@ -4,9 +4,25 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from agents.models.port import Model
 from protocols.budget import COUNTED, UNLIMITED, ZERO, Limits, Tally, Usage, amount
-from protocols.failures import Failed, Failure, Verdict
-from protocols.messages import Message, ModelCalled, SubtasksAsked, SubtasksEnded, ToolCalled, ToolIntended
+from protocols.failures import CallboardError, Failed, Failure, Verdict
+from protocols.messages import Message, ModelCalled, ReviewAsked, ReviewDecided, SubtasksAsked, SubtasksEnded, ToolCalled, ToolIntended
+
+
+class NoTurn(CallboardError):
+    """A model can't be asked now, and waiting for it is no use; nothing was called."""
+
+    code = "no_turn"
+    retryable = True
+
+
+class Turn(Protocol):
+    """A turn to call a model whose calls are paced. It must be ended."""
+
+    def ended(self, tokens: int, error: BaseException | None = None) -> None:
+        """The call has ended: it used so many tokens, and raised ``error``."""
+        ...
 
 
 class Desk(Protocol):
@@ -15,6 +31,8 @@ class Desk(Protocol):
     run: str
     task: str
     attempt: int
+    first: int
+    """The ordinal of its first step: those before are those of other roles that had the task."""
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
@@ -24,8 +42,8 @@ class Desk(Protocol):
         """What an earlier attempt recorded at this step ordinal (usually one message), or nothing."""
         ...
 
-    async def afford(self, need: Usage) -> None:
-        """Take ``need``, the worst case of the next call, out of the lease.
+    async def afford(self, need: Usage, *, final: bool = True) -> None:
+        """Take ``need``, the worst case of the next call, out of the lease. Not ``final`` is one that something cheaper can stand in for.
 
         Waits for room; raises ``Failed`` (budget) when none can come.
         """
@@ -33,6 +51,13 @@ class Desk(Protocol):
 
     def settle(self, need: Usage, used: Usage) -> None:
         """Replace what ``afford`` took by what was really used."""
+        ...
+
+    async def turn(self, model: Model, tokens: int, *, elsewhere: bool) -> Turn | None:
+        """Wait for a turn to call ``model``, for at most ``tokens``; ``None`` where nobody paces its calls.
+
+        ``elsewhere`` says that another model could be asked instead. Raises ``NoTurn``.
+        """
         ...
 
     def tell(self, message: Message) -> None:
@@ -71,13 +96,14 @@ class LocalDesk:
         on_text: Callable[[str], None] | None = None,
     ) -> None:
         self.run, self.task, self.attempt, self.limits = run, task, attempt, limits
+        self.first = 0
         self.messages: list[Message] = []
         self._used = Tally()
         self._spent = list(ZERO)
         self._on_message, self._on_text = on_message, on_text
         self._history: dict[int, tuple[Message, ...]] = {}
         for message in history:
-            if isinstance(message, (ModelCalled, ToolIntended, ToolCalled)):
+            if isinstance(message, (ModelCalled, ToolIntended, ToolCalled, ReviewAsked, ReviewDecided)):
                 self._history[message.step] = (*self._history.get(message.step, ()), message)
 
     @property
@@ -93,7 +119,7 @@ class LocalDesk:
         """What ``history`` holds at this step."""
         return self._history.get(step, ())
 
-    async def afford(self, need: Usage) -> None:
+    async def afford(self, need: Usage, *, final: bool = True) -> None:
         """Take ``need`` out of ``limits``; raises ``Failed`` (budget) when it does not fit."""
         spent, wanted = self._spent, amount(need)
         for place, name in enumerate(COUNTED):
@@ -110,6 +136,10 @@ class LocalDesk:
         for place, (taken, one) in enumerate(zip(amount(need), amount(used), strict=True)):
             spent[place] += one - taken
         self._used.add(used)
+
+    async def turn(self, model: Model, tokens: int, *, elsewhere: bool) -> Turn | None:
+        """``None``: alone, an agent has every turn."""
+        return None
 
     def tell(self, message: Message) -> None:
         """Collect the message in ``messages``."""

@@ -1,19 +1,14 @@
-"""Guards: small bounds that keep an agent's work finite, each a verdict when it is passed."""
+"""Guards: small bounds that keep an agent's work finite, each a verdict when it is passed. Repetition has a module of its own."""
 
 import difflib
 from collections.abc import Collection
 from typing import NamedTuple
 
-from pydantic_core import to_json
-
 from protocols.budget import COUNTED, Limits, Usage, amount
-from protocols.chat import ToolCall
 from protocols.failures import Failed, Failure, Verdict
 
-MOST_REPEATS = 3
-"""The same call in a row: the third is not made and told, one more ends the task."""
 MOST_MISTAKES = 3
-"""Calls of unknown tools, or with arguments that do not fit, that are told; one more ends the task."""
+"""Turns in a row with a call of an unknown tool, or with arguments that do not fit, that are told; one more ends the task."""
 MOST_REPAIRS = 2
 """Answers that did not fit and were sent back; one more ends the task."""
 
@@ -68,52 +63,50 @@ class Objection(NamedTuple):
     message: str
 
 
-class Calls:
-    """Watches the tool calls of one task: repetition, unknown tools, arguments that do not fit."""
+class Mistakes:
+    """Counts the calls of one task that can't be made: tools that are not there, arguments that do not fit, calls that are only text."""
 
-    __slots__ = ("_last", "_mistakes", "_repeats", "_results")
+    __slots__ = ("_fits", "_wrong", "_wrongs")
 
     def __init__(self) -> None:
-        self._last: tuple[str, bytes] | None = None
-        self._repeats = 0
-        self._mistakes = 0
-        self._results: list[str] = []
+        self._wrongs = 0
+        self._wrong = False
+        self._fits = False
 
-    def repeated(self, call: ToolCall, *, repeatable: bool) -> Objection | None:
-        """An objection to the third equal call in a row; raises ``Failed`` (loop) for the one after it."""
-        this = (call.name, to_json(call.arguments))
-        self._repeats = self._repeats + 1 if this == self._last and not repeatable else 1
-        if self._repeats == 1:
-            self._results = []
-        self._last = this
-        if self._repeats < MOST_REPEATS:
-            return None
-        shown = f"{call.name}({this[1].decode()[:300]})"
-        gave = f"; it gave: {self._results[-1]}" if self._results else ""
-        if self._repeats == MOST_REPEATS:
-            done = MOST_REPEATS - 1
-            told = f"this call was made {done} times already with equal arguments{gave}. Do something else, or answer"
-            return Objection(Verdict.LOOP, told)
-        raise failed(Verdict.LOOP, f"it repeated {shown} after it was told not to", shown, *self._results)
+    def begin(self) -> None:
+        """A turn begins. One without a mistake starts the count anew."""
+        if self._fits and not self._wrong:
+            self._wrongs = 0
+        self._wrong = self._fits = False
 
-    def gave(self, call: ToolCall, content: str) -> None:
-        """Remember a result as evidence."""
-        if self._last is not None and self._last[0] == call.name:
-            self._results = [*self._results[-1:], content[:200]]
+    def fits(self) -> None:
+        """A call of this turn can be made."""
+        self._fits = True
 
-    def unknown(self, call: ToolCall, known: Collection[str]) -> Objection:
+    def unknown(self, name: str, known: Collection[str]) -> Objection:
         """Feedback that names what exists; raises ``Failed`` (hallucinated tool) when it was given too often."""
-        close = difflib.get_close_matches(call.name, list(known), n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        there = ", ".join(sorted(known)) or "none; answer without"
-        return self._mistake(Verdict.HALLUCINATED_TOOL, f"there is no tool {call.name[:80]!r}{meant}; there are: {there}")
+        return self._told(Verdict.HALLUCINATED_TOOL, _no_tool(name, known))
+
+    def written(self, name: str, known: Collection[str]) -> Objection:
+        """Feedback on a call that stands in the text of a reply; raises ``Failed`` (hallucinated tool) when it was given too often."""
+        what = f"there is a tool {name!r}: call it, or answer in words" if name in known else _no_tool(name, known)
+        told = f"your reply was text that only looks like a tool call, and nothing was called; {what}"
+        return self._told(Verdict.HALLUCINATED_TOOL, told)
 
     def refused(self, reason: str) -> Objection:
         """Feedback on arguments; raises ``Failed`` (bad arguments) when it was given too often."""
-        return self._mistake(Verdict.BAD_ARGUMENTS, reason)
+        return self._told(Verdict.BAD_ARGUMENTS, reason)
 
-    def _mistake(self, verdict: Verdict, message: str) -> Objection:
-        self._mistakes += 1
-        if self._mistakes > MOST_MISTAKES:
+    def _told(self, verdict: Verdict, message: str) -> Objection:
+        self._wrongs += not self._wrong  # calls of one turn were made before any of them was told
+        self._wrong = True
+        if self._wrongs > MOST_MISTAKES:
             raise failed(verdict, f"after {MOST_MISTAKES} corrections: {message}", message)
         return Objection(verdict, message)
+
+
+def _no_tool(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    there = ", ".join(sorted(known)) or "none; answer without"
+    return f"there is no tool {name[:80]!r}{meant}; there are: {there}"

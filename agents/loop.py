@@ -24,11 +24,20 @@ from protocols.team import Strategy
 from protocols.trust import Origin
 
 
-async def work(role: Role, input_json: Any, desk: Desk, model: Model | None = None, *, origin: Origin = Origin.USER) -> Any:
+async def work(
+    role: Role,
+    input_json: Any,
+    desk: Desk,
+    model: Model | None = None,
+    *,
+    fallback_models: Sequence[Model] = (),
+    origin: Origin = Origin.USER,
+) -> Any:
     """Work on one task: the output as JSON. Raises ``Failed`` with the verdict for everything that goes wrong.
 
-    ``model`` is needed by every role but those that are plain functions. An input whose ``origin`` is not trusted is shown to
-    the model as material, never as a user's words. The caller reports the end (``TaskEnded``); everything before it is told to ``desk``.
+    ``model`` is needed by every role but those that are plain functions; ``fallback_models`` take over from it, in their order. An input
+    whose ``origin`` is not trusted is shown to the model as material, never as a user's words. The caller reports the end
+    (``TaskEnded``); everything before it is told to ``desk``.
     """
     try:
         value = role.read_input(input_json)
@@ -37,14 +46,17 @@ async def work(role: Role, input_json: Any, desk: Desk, model: Model | None = No
     assert isinstance(role.strategy, Strategy)
     if model is None and not role.is_function and role.strategy is not Strategy.SEQUENTIAL:
         raise BadInput(f"role {role.name!r} has the {role.strategy} strategy and needs a model; give it model=, like model='embedded'")
-    at = Attempt(role, desk, model)
+    at = Attempt(role, desk, model, fallback_models)
     at.counter = Help(at, origin)
     seconds = role.limits.seconds if role.limits else None
     try:
         if seconds is None:
-            return role.dump_output(await STRATEGIES[role.strategy](at, value, origin))
-        async with asyncio.timeout(seconds) as at.clock:
-            return role.dump_output(await STRATEGIES[role.strategy](at, value, origin))
+            output = await STRATEGIES[role.strategy](at, value, origin)
+        else:
+            async with asyncio.timeout(seconds) as at.clock:
+                output = await STRATEGIES[role.strategy](at, value, origin)
+        at.account_for_writes()
+        return role.dump_output(output)
     except TimeoutError as error:
         if at.clock is None or not at.clock.expired():
             raise _raised(role, error) from error
@@ -76,7 +88,7 @@ class Help:
         if not options:
             raise BadInput("a choice needs options; give a mapping of label to description")
         listed = [Option(label=label, description=description) for label, description in options.items()]
-        found = await choose(self._at, texts, listed, baseline, self._at.role.instructions, turn=False)
+        found = await choose(self._at, texts, listed, baseline, self._at.role.instructions, turn=False, origin=self._origin)
         return [Label(*one) for one in found]
 
     async def ask(self, prompt: str, output: Any, instructions: str) -> Any:

@@ -9,19 +9,22 @@ from typing import Any, overload
 from pydantic_core import to_json
 
 from agents.delegation import delegate_tool
+from agents.fallback import Fixed, Person, by_verdicts, is_handover
 from agents.models.port import Model
 from agents.tool import Tool, hints_of, is_context, tool
 from agents.typed import Shape, name_of, prompt_of
 from protocols import ids
-from protocols.budget import UNLIMITED, Limits
+from protocols.budget import Limits
 from protocols.chat import Need, Option, Profile
-from protocols.failures import BadInput, Failed, Failure
-from protocols.team import Resources, RoleSpec, Strategy
+from protocols.failures import BadInput, Failed, Failure, Verdict
+from protocols.team import FallbackSpec, Resources, RoleSpec, Strategy
 
-MODEL_LIMITS = Limits(turns=12, model_calls=24, tool_calls=48, seconds=300.0)
-"""What a role that uses a model may use in one task, unless it says otherwise."""
+MODEL_LIMITS = Limits(turns=40, model_calls=80, tool_calls=120, seconds=600.0)
+"""What a role that uses a model may use in one task, unless it says otherwise: above all that recorded runs needed that succeeded."""
+FUNCTION_LIMITS = Limits(seconds=3_600.0)
+"""What a role that is plain Python may use in one task, unless it says otherwise: it has no turns and no model to call."""
 
-_CACHES = ("input_shape", "output_shape", "toolbox", "shots", "choice_options", "run_context", "run_is_async", "_spec")
+_CACHES = ("input_shape", "output_shape", "toolbox", "shots", "choice_options", "run_context", "run_is_async", "fallbacks", "_spec")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,7 +35,10 @@ class Role:
     with ``run`` is a *function*, one with ``tools`` *react*, any other *single*. A sync ``run`` works in a thread (about
     0.1 ms more), an ``async`` one on the event loop, which it must not block.
 
-    ``limits`` (one task, all attempts that are recalled included) default to ``MODEL_LIMITS`` when there is a model.
+    ``limits`` (one task, all attempts that are recalled included) are, unless given, 40 turns, 80 model calls, 120 tool calls and 600
+    seconds for a role with a model (``MODEL_LIMITS``), and 3600 seconds for plain Python (``FUNCTION_LIMITS``); time spent waiting for
+    subtasks, or for a turn to call a model whose provider has limits, does not count. What is given replaces them all: ``Limits()``
+    is no limit. An agent that repeats itself is stopped before.
     ``prompt`` makes the prompt from the typed input. ``options`` (label → description) and ``baseline`` describe the answers
     of a ``Literal`` or ``Enum`` output for a scored choice. ``plan`` makes the *sequential* strategy's steps by rule:
     ``plan(input, observations)`` gives the steps that remain, none when done; a step is text for the model or a ``ToolCall``.
@@ -41,6 +47,11 @@ class Role:
     fill in values far better with a few. ``check(input, output)`` says what is wrong with an answer that fits its type (nothing when it
     is right); the model is told, and asked again within bounds. ``agents.checks.grounded`` is one.
     ``delegates`` names the roles that it may give subtasks to.
+    ``fallback_models`` take over from ``model``, in their order and for the rest of the attempt: when its provider keeps failing, when the
+    tries of a call are used up, or, where they are cheaper, when the budget has no room for it any more.
+    ``fallback`` says who takes a task over that ended with a verdict, instead of its failing: a mapping of verdicts (one, several in a
+    tuple, or ``"*"`` for all others) to a role of the team (by name, or the role itself), ``agents.fallback.Fixed(value)``, or
+    ``agents.fallback.Person(question)``; or one of these, for every verdict.
     ``max_output_tokens`` bounds each reply, ``attempts`` the tries at a task.
 
     Raises ``BadInput`` for what cannot work.
@@ -68,6 +79,8 @@ class Role:
     check: Callable[[Any, Any], Sequence[str]] | None = None
     plan: Callable[..., Sequence[Any]] | None = None
     done: Callable[[list[Any]], bool] | None = None
+    fallback: Any = None
+    fallback_models: "Sequence[str | Model]" = ()
 
     def __post_init__(self) -> None:
         if not ids.is_role_name(self.name):
@@ -80,9 +93,13 @@ class Role:
             raise BadInput(f"role {self.name!r}: there is no strategy {self.strategy!r}; there are: {known}") from None
         if isinstance(self.tools, (Tool, str)) or isinstance(self.delegates, str):
             raise BadInput(f"role {self.name!r}: tools and delegates are lists; put [ ] around the one you gave")
+        if isinstance(self.fallback_models, str) or not isinstance(self.fallback_models, Sequence):
+            raise BadInput(f"role {self.name!r}: fallback_models is a list; put [ ] around the one you gave")
+        if self.fallback_models and self.model is None:
+            raise BadInput(f"role {self.name!r} has fallback_models= and no model= that they could take over from; give it one")
         object.__setattr__(self, "tools", tuple(one if isinstance(one, Tool) else tool(one) for one in self.tools))
         if self.limits is None:
-            object.__setattr__(self, "limits", UNLIMITED if self.is_function and self.model is None else MODEL_LIMITS)
+            object.__setattr__(self, "limits", FUNCTION_LIMITS if self.is_function and self.model is None else MODEL_LIMITS)
         if self.is_function and self.run is None:
             raise BadInput(f"role {self.name!r} has the function strategy and no function; give it run=")
         if not self.is_function and self.run is not None:
@@ -98,6 +115,7 @@ class Role:
             _ = self.shots
         except (Failed, TypeError, ValueError) as error:
             raise BadInput(f"role {self.name!r}: its examples are (input, output) pairs of the role's types: {error}") from None
+        _ = self.fallbacks
 
     @property
     def is_function(self) -> bool:
@@ -107,9 +125,12 @@ class Role:
     @property
     def model_id(self) -> str | None:
         """The model's id, ``provider:name``; of one that plays another, where it has that from."""
-        if self.model is None or isinstance(self.model, str):
-            return self.model
-        return str(getattr(self.model, "source", self.model.id))
+        return None if self.model is None else _id_of(self.model)
+
+    @property
+    def models(self) -> "tuple[str | Model, ...]":
+        """All models that it may ask, in the order in which they take over."""
+        return () if self.model is None else (self.model, *self.fallback_models)
 
     @cached_property
     def input_shape(self) -> Shape:
@@ -142,6 +163,27 @@ class Role:
         return tuple((asked, said if self.output_shape.is_text else to_json(said).decode()) for asked, said in pairs)
 
     @cached_property
+    def fallbacks(self) -> tuple[FallbackSpec, ...]:
+        """Who takes over what it fails at."""
+        declared = [] if self.fallback is None else by_verdicts(self.name, self.fallback)
+        return tuple(self._fallback(verdicts, target) for verdicts, target in declared)
+
+    def _fallback(self, verdicts: tuple[Verdict, ...], target: Any) -> FallbackSpec:
+        match target:
+            case str():
+                return FallbackSpec(verdicts=verdicts, role=target)
+            case Role():
+                return FallbackSpec(verdicts=verdicts, role=target.name)
+            case Person():
+                return FallbackSpec(verdicts=verdicts, kind="person", question=target.question)
+            case Fixed():
+                try:
+                    return FallbackSpec(verdicts=verdicts, kind="answer", answer=self.output_shape.dump(target.value))
+                except Failed as error:
+                    raise BadInput(f"role {self.name!r}: its fixed fallback does not fit: {error}") from None
+        raise BadInput(f"role {self.name!r} falls back to {target!r}; give a role or its name, Fixed(value) or Person(question)")
+
+    @cached_property
     def choice_options(self) -> tuple[Option, ...] | None:
         """The options of a ``Literal``/``Enum`` output, or of a list of them over a list of texts; else ``None``."""
         labels = self.output_shape.labels
@@ -171,6 +213,9 @@ class Role:
             resources=self.resources,
             input_schema=self.input_shape.schema,
             output_schema=self.output_shape.adapter.json_schema(mode="serialization"),
+            fallbacks=self.fallbacks,
+            fallback_models=tuple(_id_of(model) for model in self.fallback_models),
+            told=is_handover(self.input),
         )
 
     def read_input(self, value: Any) -> Any:
@@ -235,6 +280,10 @@ class Role:
 
     def __repr__(self) -> str:
         return f"Role({self.name!r}, {self.strategy})"
+
+
+def _id_of(model: "str | Model") -> str:
+    return model if isinstance(model, str) else str(getattr(model, "source", model.id))
 
 
 @overload

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.attempt import Attempt, Ran
 from agents.context import Conversation
 from agents.guards import failed
-from agents.turn import Answer, Form, answer_text, asked, choose, converse, turn, values_of
+from agents.turn import Answer, Form, answer_text, asked, choose, converse, spoken, turn, values_of
 from agents.typed import Shape
 from protocols.chat import Need, ToolCall
 from protocols.failures import CallboardError, Verdict
@@ -116,7 +116,7 @@ async def sequential(at: Attempt, value: Any, origin: Origin) -> Any:
             raise failed(Verdict.TURNS, f"the plan of role {role.name!r} was not done after {MOST_STEPS} steps; let plan= end sooner")
         made = await _carry_out(at, talk, steps[0])
         results += made
-        shown = "\n".join(one.content for one in made) if made else talk.messages[-1].content
+        shown = "\n".join(one.content for one in made) if made else _last_words(talk)
         seen.append(Observation(steps[0], shown))
         steps = await _plan(at, talk, value, seen)
     if role.plan is not None and not (role.output_shape.is_text and _writes(at)):
@@ -124,6 +124,10 @@ async def sequential(at: Attempt, value: Any, origin: Origin) -> Any:
             if role.output_shape.fits(one):
                 return role.output_shape.read(one)
     return await _answered(at, talk, value, results)
+
+
+def _last_words(talk: Conversation) -> str:
+    return next(one.content for one in reversed(talk.messages) if one.role == "assistant")
 
 
 async def _plan(at: Attempt, talk: Conversation, value: Any, seen: Sequence[Observation]) -> Sequence[str | ToolCall]:
@@ -154,7 +158,7 @@ async def _carry_out(at: Attempt, talk: Conversation, step: str | ToolCall) -> l
         return (await turn(at, talk, [], final=False)).results
     reply = await converse(at, talk, Form.of(at.role))
     talk.replied(reply.text)
-    return []
+    return spoken(at, talk, reply.text).results
 
 
 async def _answered(at: Attempt, talk: Conversation, value: Any, results: Sequence[Ran] = ()) -> Any:
@@ -165,7 +169,7 @@ async def _answered(at: Attempt, talk: Conversation, value: Any, results: Sequen
         labels = role.output_shape.labels or role.output_shape.item_labels or {}
         if not texts:
             return []
-        found = await choose(at, texts, role.choice_options, role.baseline, role.instructions, turn=True)
+        found = await choose(at, texts, role.choice_options, role.baseline, role.instructions, turn=True, origin=talk.origin)
         values = [labels[label] for label, _ in found]
         return role.output_shape.read(values if role.output_shape.labels is None else values[0])
     answer = Answer(role.output_shape, _check(at, value))

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, NotRequired, cast, get_args, get_origin, overload
@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal, NotRequired, cast, get_args, get_ori
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 from typing_extensions import TypedDict
 
 from agents.at_work import Context
+from agents.declared import Declared
+from agents.effects import Done, NotDone, Reconcile, Reconciled, Unknown
 from protocols.chat import ToolSpec
 from protocols.failures import BadInput, Failed, Failure, Verdict
 
@@ -22,16 +24,22 @@ Effect = Literal["read", "write"]
 _CACHES = ("_shape", "spec")
 
 
+_NETWORK: tuple[type[Exception], ...] = (ConnectionError, TimeoutError)
+
+
 class ToolResult(typing.NamedTuple):
-    """What a call gave: the text that the model sees, the failure if there was one, and whether the effect is in doubt."""
+    """What a call gave: the text that the model sees, the failure if there was one, whether its effect is in doubt, whether the tool
+    says that it may be made ``again``, and whether its thread is ``going_on`` after a timeout."""
 
     content: str
     failure: Failure | None = None
     in_doubt: bool = False
+    again: bool = False
+    going_on: bool = False
 
 
 class _Shape(typing.NamedTuple):
-    arguments: TypeAdapter[Any]
+    arguments: TypeAdapter[Any] | Declared
     parameters: dict[str, Any]
     result: TypeAdapter[Any]
     is_text: bool
@@ -43,9 +51,13 @@ class _Shape(typing.NamedTuple):
 class Tool:
     """A typed function that a model may call; made by ``@tool`` and still callable as the function that it was.
 
-    ``timeout`` is in seconds. ``effect`` is ``write`` for whatever changes the world: such a call is announced before it
-    starts and never silently repeated, unless it is ``idempotent`` (safe to repeat under the same ``Context.key``).
-    ``max_chars`` bounds a result in characters. A ``repeatable`` tool may be called with equal arguments any number of times.
+    ``timeout`` is in seconds. A call that raised one of ``retry_on`` is made again, up to ``retries`` times, after a wait that doubles.
+    ``effect`` is ``write`` for whatever changes the world: such a call is announced before it starts, and is in doubt when its end was
+    lost with its host, or it raised one of ``doubt_on`` or timed out. Then it is made again if it is ``idempotent`` (safe to repeat
+    under the same ``Context.key``); else ``reconcile`` is asked what became of it, if there is one; else a person is.
+    ``max_chars`` bounds a result in characters. A ``repeatable`` tool, like one that polls, may be called with equal arguments as
+    long as its results change, and ten times in a row with equal results. ``parameters`` is the JSON schema of a tool that is declared,
+    not typed: its function takes the arguments by name, as JSON.
     """
 
     name: str
@@ -56,6 +68,11 @@ class Tool:
     idempotent: bool = False
     max_chars: int = 20_000
     repeatable: bool = False
+    reconcile: Reconcile | None = None
+    retries: int = 0
+    retry_on: tuple[type[Exception], ...] = _NETWORK
+    doubt_on: tuple[type[Exception], ...] = _NETWORK
+    parameters: Mapping[str, Any] | None = None
     unbound: bool = field(default=False, repr=False)
 
     @cached_property
@@ -65,6 +82,8 @@ class Tool:
 
     @cached_property
     def _shape(self) -> _Shape:
+        if self.parameters is not None:
+            return _declared(self.function, self.name, self.unbound, self.parameters)
         return _shape(self.function, self.name, self.unbound)
 
     @property
@@ -73,14 +92,21 @@ class Tool:
         return self._shape.is_text
 
     def read_arguments(self, arguments: dict[str, Any] | str) -> dict[str, Any]:
-        """The typed arguments. Raises ``BadInput`` naming each argument that does not fit; nothing is coerced."""
+        """The arguments, typed. Raises ``BadInput`` naming each one that does not fit; nothing is coerced, but an integer is a number."""
+        shape = self._shape
         if isinstance(arguments, str):
-            raise BadInput(f"the arguments of {self.name!r} are not a JSON object; send one that fits its schema")
-        try:
-            return cast(dict[str, Any], self._shape.arguments.validate_json(to_json(arguments), strict=True))
-        except ValidationError as error:
-            known = ", ".join(self._shape.parameters.get("properties", {})) or "none"
-            raise BadInput(f"the arguments of {self.name!r} do not fit: {problems_of(error)}; its arguments are: {known}") from None
+            raise BadInput(f"the arguments of {self.name!r} are {_misread(arguments)}; send a JSON object that fits its schema")
+        if isinstance(shape.arguments, Declared):
+            problems = shape.arguments.problems(arguments)
+            if not problems:
+                return arguments
+        else:
+            try:
+                return cast(dict[str, Any], shape.arguments.validate_json(to_json(arguments), strict=True))
+            except ValidationError as error:
+                problems = [problems_of(error)]
+        known = ", ".join(shape.parameters["properties"]) or "none"
+        raise BadInput(f"the arguments of {self.name!r} do not fit: {'; '.join(problems)}; its arguments are: {known}")
 
     async def run(self, arguments: dict[str, Any], context: Context) -> ToolResult:
         """Call the function with arguments from ``read_arguments``; what it raises becomes a failure, except ``Failed``.
@@ -101,16 +127,40 @@ class Tool:
             return ToolResult(self._bounded(self._dump(value)))
         except Failed:
             raise
-        except TimeoutError as error:
-            if clock.expired():
-                return self._failed(f"it took longer than {self.timeout:g} s", retryable=True, in_doubt=True)
-            return self._failed(_said(error), retryable=True, in_doubt=True)
         except PydanticSerializationError as error:
-            return self._failed(f"its result is not what it declares: {error}")
-        except ConnectionError as error:
-            return self._failed(_said(error), retryable=True, in_doubt=True)
+            return self.failed(f"it was carried out, and its result is not what it declares: {error}")
         except Exception as error:
-            return self._failed(_said(error), retryable=isinstance(error, OSError))
+            late = isinstance(error, TimeoutError) and clock.expired()
+            why = f"it took longer than {self.timeout:g} s" if late else _said(error)
+            again = isinstance(error, self.retry_on)
+            made = self.failed(why, retryable=again or isinstance(error, OSError))
+            in_doubt = self.effect == "write" and (late or isinstance(error, self.doubt_on))
+            return made._replace(in_doubt=in_doubt, again=again, going_on=late and not shape.is_async)
+
+    async def reconciled(self, key: str, arguments: dict[str, Any]) -> Reconciled:
+        """What became of the write made under ``key``. Whatever goes wrong in asking means that it is not known."""
+        if self.reconcile is None:
+            return Unknown()
+        known = {one.name: one.default for one in inspect.signature(self.function).parameters.values()} | arguments
+        named = {name: known[name] for name in _parameters(self.reconcile)[1:]}
+        try:
+            async with asyncio.timeout(self.timeout):
+                if inspect.iscoroutinefunction(self.reconcile):
+                    found = await self.reconcile(key, **named)
+                else:
+                    found = await asyncio.to_thread(self.reconcile, key, **named)
+        except Exception as error:
+            return Unknown(f"its reconcile function failed: {_said(error)}")
+        if not isinstance(found, (Done, NotDone, Unknown)):
+            return Unknown(f"its reconcile function returned {type(found).__name__}, not Done, NotDone or Unknown")
+        return found
+
+    def result(self, value: Any) -> ToolResult | None:
+        """``value`` as if a call had returned it; ``None`` when that is no result of this tool."""
+        try:
+            return ToolResult(self._bounded(self._dump(value)))
+        except PydanticSerializationError:
+            return None
 
     def read_result(self, content: str) -> Any:
         """The JSON value behind the text of a result; raises ``ValueError`` when it was cut."""
@@ -130,10 +180,10 @@ class Tool:
             return text
         return f"{text[: self.max_chars]}\n[cut: {self.max_chars} of {len(text)} characters shown]"
 
-    def _failed(self, why: str, *, retryable: bool = False, in_doubt: bool = False) -> ToolResult:
+    def failed(self, why: str, *, retryable: bool = False) -> ToolResult:
+        """A call that failed, and why."""
         message = self._bounded(f"tool {self.name!r} failed: {why}")
-        failure = Failure(verdict=Verdict.TOOL_ERROR, message=message, retryable=retryable)
-        return ToolResult(message, failure, in_doubt and self.effect == "write")
+        return ToolResult(message, Failure(verdict=Verdict.TOOL_ERROR, message=message, retryable=retryable))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -141,7 +191,10 @@ class Tool:
     def __get__(self, instance: Any, owner: type | None = None) -> "Tool":
         if instance is None or not self.unbound:
             return self
-        bound = replace(self, function=self.function.__get__(instance, owner), unbound=False)
+        reconcile = self.reconcile
+        if reconcile is not None and _is_method(reconcile):
+            reconcile = reconcile.__get__(instance, owner)
+        bound = replace(self, function=self.function.__get__(instance, owner), reconcile=reconcile, unbound=False)
         bound.__dict__.update({name: self.__dict__[name] for name in _CACHES if name in self.__dict__})
         return bound
 
@@ -166,6 +219,11 @@ def tool(
     idempotent: bool = False,
     max_chars: int = 20_000,
     repeatable: bool = False,
+    reconcile: Reconcile | None = None,
+    retries: int = 0,
+    retry_on: tuple[type[Exception], ...] = _NETWORK,
+    doubt_on: tuple[type[Exception], ...] = _NETWORK,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -180,17 +238,27 @@ def tool(
     idempotent: bool = False,
     max_chars: int = 20_000,
     repeatable: bool = False,
+    reconcile: Reconcile | None = None,
+    retries: int = 0,
+    retry_on: tuple[type[Exception], ...] = _NETWORK,
+    doubt_on: tuple[type[Exception], ...] = _NETWORK,
+    parameters: Mapping[str, Any] | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a typed function, sync or async, a ``Tool``; bare or with the options of ``Tool``.
 
     The docstring is the description; ``Annotated[..., Field(description=...)]`` describes an argument; a parameter annotated
-    ``Context`` is injected and hidden. Raises ``BadInput`` for a signature that no schema can be made of.
+    ``Context`` is injected and hidden. ``parameters`` declares the arguments by a JSON schema instead, like one that an MCP server gives:
+    the function may then be ``**arguments``. Raises ``BadInput`` for a signature that no schema can be made of, or a schema that is none.
     """
 
     def make(function: Callable[..., Any]) -> Tool:
         called = name or str(getattr(function, "__name__", type(function).__name__))
         if timeout <= 0 or max_chars < 1 or effect not in ("read", "write"):
             raise BadInput(f"tool {called!r}: timeout and max_chars must be above 0, effect is 'read' or 'write'")
+        if retries < 0:
+            raise BadInput(f"tool {called!r}: retries is {retries}; it is how often a call may be made again, 0 or more")
+        if effect == "read" and reconcile is not None:
+            raise BadInput(f"tool {called!r}: reconcile is for tools with effect='write'; a read may always be repeated")
         made = Tool(
             name=called,
             description=description or inspect.getdoc(function) or "",
@@ -200,12 +268,31 @@ def tool(
             idempotent=idempotent,
             max_chars=max_chars,
             repeatable=repeatable,
-            unbound=next(iter(inspect.signature(function).parameters), None) == "self",
+            reconcile=reconcile,
+            retries=retries,
+            retry_on=retry_on,
+            doubt_on=doubt_on,
+            parameters=parameters,
+            unbound=_is_method(function),
         )
         _ = made.spec  # a wrong signature is met here, where the function is written
+        foreign = set(_parameters(reconcile)[1:]) - made.spec.parameters["properties"].keys() if reconcile else ()
+        if foreign:
+            raise BadInput(
+                f"tool {called!r}: its reconcile function takes {sorted(foreign)}, which the tool does not; it takes the key first"
+            )
         return made
 
     return make if function is None else make(function)
+
+
+def _is_method(function: Callable[..., Any]) -> bool:
+    return next(iter(inspect.signature(function).parameters), None) == "self"
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's parameters, without ``self``."""
+    return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
 def hints_of(function: Callable[..., Any], what: str) -> dict[str, Any]:
@@ -269,6 +356,32 @@ def _shape(function: Callable[..., Any], name: str, unbound: bool) -> _Shape:
         except PydanticSerializationError:
             continue  # a default that is no JSON is the function's own business
     return _Shape(arguments, parameters, result, returns is str, context, inspect.iscoroutinefunction(function))
+
+
+def _declared(function: Callable[..., Any], name: str, unbound: bool, parameters: Mapping[str, Any]) -> _Shape:
+    what = f"tool {name!r}"
+    hints, arguments = hints_of(function, what), Declared(parameters, what)
+    takes = list(inspect.signature(function).parameters.values())[1 if unbound else 0 :]
+    context = next((one.name for one in takes if is_context(hints.get(one.name))), None)
+    named = {one.name for one in takes if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)} - {context}
+    properties = arguments.parameters["properties"]
+    if context in properties:
+        raise BadInput(f"{what}: {context!r} is an argument of its schema and the Context of its function; name the Context otherwise")
+    missing = set(properties) - named
+    if missing and not any(one.kind is one.VAR_KEYWORD for one in takes):
+        raise BadInput(f"{what}: its function does not take {', '.join(sorted(missing))} of its schema; let it take **arguments")
+    returns = hints.get("return", Any)
+    result: TypeAdapter[Any] = TypeAdapter(returns)
+    return _Shape(arguments, arguments.parameters, result, returns is str, context, inspect.iscoroutinefunction(function))
+
+
+def _misread(text: str) -> str:
+    """What is wrong with text that came where a JSON object should have."""
+    try:
+        found = from_json(text)
+    except ValueError as error:
+        return f"no valid JSON ({error})"
+    return "no JSON object" if not isinstance(found, dict) else "text"
 
 
 def _without_default(hint: Any, what: str) -> Any:

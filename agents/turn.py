@@ -1,25 +1,46 @@
 """The shared turn: one model call and its tool calls, native or in schema-tool mode, and answers that fit their type."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from pydantic_core import to_json
 
 from agents.attempt import Attempt, Ran
-from agents.context import BYTES_A_TOKEN, Conversation
+from agents.context import BYTES_A_TOKEN, MATERIAL, Conversation
 from agents.guards import MOST_REPAIRS, failed
+from agents.lookalike import written_call
 from agents.picking import ANSWER, pick_choice, pick_note, pick_schema, picked
 from agents.role import Role
+from agents.succession import TakenOver
 from agents.tool import Tool
 from agents.typed import Shape
 from protocols.chat import ChatMessage, Choice, Finish, ModelReply, ModelRequest, Need, Option, ToolCall, ToolSpec
 from protocols.failures import BadInput, Verdict
-from protocols.trust import Origin
+from protocols.trust import TRUSTED, Origin
 
 LABELS_A_CALL = 20
 """Without log-probabilities, so many texts are labelled in one call."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def anew(ask: Callable[Concatenate[Attempt, P], Awaitable[T]]) -> Callable[Concatenate[Attempt, P], Coroutine[Any, Any, T]]:
+    """What was asked of a model is asked anew of one that takes over from it, which may need another form."""
+
+    @wraps(ask)
+    async def asking(at: Attempt, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        while True:
+            try:
+                return await ask(at, *args, **kwargs)
+            except TakenOver:
+                continue
+
+    return asking
 
 
 class Form(NamedTuple):
@@ -66,7 +87,7 @@ def answer_form(role: Role) -> Form:
     return known["answer"]
 
 
-async def converse(at: Attempt, talk: Conversation, form: Form, *, note: str = "", turn: bool = True, alone: bool = False) -> ModelReply:
+async def _converse(at: Attempt, talk: Conversation, form: Form, *, note: str = "", turn: bool = True, alone: bool = False) -> ModelReply:
     """One model call on the conversation; ``note`` is asked after it and not kept in it.
 
     A reply that was cut off at ``max_output_tokens`` is told to the model once in a task, and asked for again.
@@ -99,33 +120,68 @@ async def converse(at: Attempt, talk: Conversation, form: Form, *, note: str = "
         talk.note(f"Your reply was cut off at {role.max_output_tokens} tokens. Say it again, shorter.")
 
 
+converse = anew(_converse)
+
+
+@anew
 async def turn(at: Attempt, talk: Conversation, results: Sequence[Ran], *, reuse_failed: bool = True, final: bool = True) -> Turn:
     """One turn with the role's tools; ``results`` are those of the turns before it.
 
-    The text of a ``final`` turn is an answer of the role's output type; that of another is free.
+    The text of a ``final`` turn is an answer of the role's output type; that of another is free. Text that only looks like a tool call is
+    neither: the model is told, and the call counts as a refused one.
     """
-    can = at.the_model().profile.can
+    can, said = at.the_model().profile.can, ""
     if Need.NATIVE_TOOLS in can:
         shape = at.role.output_shape
         form = native_form(at.role, schema=final and not shape.is_text and Need.JSON_SCHEMA in can)
-        reply = await converse(at, talk, form)
+        reply = await _converse(at, talk, form)
         talk.replied(reply.text, reply.tool_calls)
+        said = reply.text
         if not reply.tool_calls:
-            return Turn([], reply.text)
+            written = written_call(said, at.role.toolbox)
+            if written is None or (final and _answers(shape, said)):
+                return Turn([], said) if final else spoken(at, talk, said)
+            ran = [await at.refuse_written(written)]
+            talk.note(ran[0].content)
+            return Turn(ran)
         ran = await at.run_tools(reply.tool_calls, reuse_failed=reuse_failed)
     else:
         call = await _next_call(at, talk, results)
         if call is None:
             if final:
                 return Turn([], await answer_text(at, talk, results))
-            reply = await converse(at, talk, Form.of(at.role))
+            reply = await _converse(at, talk, Form.of(at.role))
             talk.replied(reply.text)
-            return Turn([], reply.text)
+            return spoken(at, talk, reply.text)
         talk.called(call, Origin.MODEL)
         ran = await at.run_tools([call], reuse_failed=reuse_failed)
     for one in ran:
         talk.resulted(one.call, one.content)
+    _watched(at, talk, said)
     return Turn(ran)
+
+
+def spoken(at: Attempt, talk: Conversation, said: str) -> Turn:
+    """A turn of nothing but words that are no answer."""
+    at.watch.begin()
+    _watched(at, talk, said)
+    return Turn([], said)
+
+
+def _watched(at: Attempt, talk: Conversation, said: str) -> None:
+    """End a turn of the watch over repetition, and tell the model what it found."""
+    told = at.watch.end(said)
+    if told is not None:
+        talk.note(told)
+
+
+def _answers(shape: Shape, text: str) -> bool:
+    """Whether ``text`` is an answer of a type that is more than text."""
+    try:
+        shape.read_text(text)
+    except BadInput:
+        return False
+    return not shape.is_text
 
 
 async def _next_call(at: Attempt, talk: Conversation, results: Sequence[Ran]) -> ToolCall | None:
@@ -147,7 +203,7 @@ async def _next_call(at: Attempt, talk: Conversation, results: Sequence[Ran]) ->
             name = (await _score(at, choice, talk))[0][0]
         else:
             form = Form.of(role, (), pick_schema(tools, may_answer=may_answer))
-            reply = await converse(at, talk, form, note=pick_note(tools, may_answer=may_answer))
+            reply = await _converse(at, talk, form, note=pick_note(tools, may_answer=may_answer))
             name = picked(reply.text)
     if name == ANSWER and may_answer:
         return None
@@ -156,7 +212,7 @@ async def _next_call(at: Attempt, talk: Conversation, results: Sequence[Ran]) ->
     if tool is None or not tool.spec.parameters["properties"]:
         return ToolCall(id=call_id, name=name or "(none)", arguments={})
     note = f"Give the arguments of {tool.name} as JSON. {tool.name}: {tool.description}"
-    reply = await converse(at, talk, Form.of(role, (), tool.spec.parameters), note=note, turn=False)
+    reply = await _converse(at, talk, Form.of(role, (), tool.spec.parameters), note=note, turn=False)
     try:
         arguments = Shape(dict[str, Any]).read_text(reply.text)
     except BadInput:
@@ -176,6 +232,7 @@ def values_of(role: Role, results: Sequence[Ran]) -> list[Any]:
     return found
 
 
+@anew
 async def answer_text(at: Attempt, talk: Conversation, results: Sequence[Ran] = ()) -> str:
     """The answer without tools, as text for ``Answer.read``: a scored choice, a result that is the answer already, or a reply."""
     role, can = at.role, at.the_model().profile.can
@@ -188,9 +245,13 @@ async def answer_text(at: Attempt, talk: Conversation, results: Sequence[Ran] = 
         for value in reversed(values_of(role, results)):
             if role.output_shape.fits(value):
                 return value if role.output_shape.is_text else to_json(value).decode()
-    reply = await converse(at, talk, answer_form(role))
-    talk.replied(reply.text)
-    return reply.text
+    while True:
+        reply = await _converse(at, talk, answer_form(role))
+        talk.replied(reply.text)
+        written = written_call(reply.text, role.toolbox) if role.toolbox and role.output_shape.is_text else None
+        if written is None:
+            return reply.text
+        talk.note((await at.refuse_written(written)).content)
 
 
 class Answer:
@@ -235,13 +296,24 @@ async def asked(
             return answer.value
 
 
+@anew
 async def choose(
-    at: Attempt, texts: Sequence[str], options: Sequence[Option], baseline: Sequence[str], instructions: str, *, turn: bool
+    at: Attempt,
+    texts: Sequence[str],
+    options: Sequence[Option],
+    baseline: Sequence[str],
+    instructions: str,
+    *,
+    turn: bool,
+    origin: Origin = Origin.USER,
 ) -> list[tuple[str, float]]:
-    """A label and its margin for each text: scored in one batch, or written under a schema, ``LABELS_A_CALL`` texts a call."""
+    """A label and its margin for each text: scored in one batch, or written under a schema, ``LABELS_A_CALL`` texts a call.
+
+    ``origin`` is that of the texts: those that are not trusted are shown as material.
+    """
     if Need.LOG_PROBABILITIES in at.the_model().profile.can:
         choice = Choice(texts=tuple(texts), options=tuple(options), baseline=tuple(baseline))
-        return await _score(at, choice, None, turn=turn)
+        return await _score(at, choice, None, turn=turn, origin=origin)
     labels = [one.label for one in options]
     described = "\n".join(f"- {one.label}: {one.description}" for one in options)
     found: list[tuple[str, float]] = []
@@ -255,10 +327,10 @@ async def choose(
             "additionalProperties": False,
         }
         told = f"{instructions}\n\nLabel each numbered text. The labels are:\n{described}".strip()
-        talk = Conversation(told, "\n\n".join(f"[{name}] {text}" for name, text in zip(names, some, strict=True)))
+        talk = Conversation(told, "\n\n".join(f"[{name}] {text}" for name, text in zip(names, some, strict=True)), origin)
         answer = Answer(Shape(dict[str, str]))
         while True:
-            reply = await converse(at, talk, Form.of(at.role, (), schema), turn=turn, alone=True)
+            reply = await _converse(at, talk, Form.of(at.role, (), schema), turn=turn, alone=True)
             talk.replied(reply.text)
             if answer.read(talk, _checked_labels(reply.text, names, labels)):
                 break
@@ -275,13 +347,15 @@ def _checked_labels(text: str, names: list[str], labels: list[str]) -> str:
     return text if fits and set(given.values()) <= set(labels) else ""
 
 
-async def _score(at: Attempt, choice: Choice, talk: Conversation | None, *, turn: bool = True) -> list[tuple[str, float]]:
+async def _score(
+    at: Attempt, choice: Choice, talk: Conversation | None, *, turn: bool = True, origin: Origin = Origin.USER
+) -> list[tuple[str, float]]:
     """A scored choice. On a conversation it is one of its turns; else the texts are told, for no other entry holds them."""
     model = at.the_model()
     digest = hashlib.sha256(choice.model_dump_json().encode() + model.id.encode())
     if talk is None:
         messages: tuple[ChatMessage, ...] = ()
-        said = tuple(ChatMessage(role="user", content=text, origin=Origin.USER) for text in choice.texts)
+        said = tuple(_shown(text, origin) for text in choice.texts)
     else:
         digest.update(talk.digest(b"").encode())
         messages, said = tuple(talk.messages), talk.take_fresh()
@@ -292,3 +366,9 @@ async def _score(at: Attempt, choice: Choice, talk: Conversation | None, *, turn
         raise failed(Verdict.PROVIDER, f"model {model.id} was asked for {len(choice.texts)} labels and gave {reply.labels!r}"[:300])
     margins = reply.margins if len(reply.margins) == len(reply.labels) else (0.0,) * len(reply.labels)
     return list(zip(reply.labels, margins, strict=True))
+
+
+def _shown(text: str, origin: Origin) -> ChatMessage:
+    if origin in TRUSTED:
+        return ChatMessage(role="user", content=text, origin=origin)
+    return ChatMessage(role="tool", content=text, origin=origin, tool_call_id=MATERIAL)

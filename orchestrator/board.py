@@ -1,19 +1,19 @@
 """The board: where goals are posted. It opens a runtime (Ray, or this process) over a journal, starts runs and hands out handles."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import closing, suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic_core import to_jsonable_python
 
 from agents.models.port import Model
-from orchestrator import code
+from orchestrator import code, warm
 from orchestrator.code import Roles
 from orchestrator.host import INLINE
 from orchestrator.journal import open_journal
-from orchestrator.link import LinkDown
+from orchestrator.link import HostGone, LinkDown, now
 from orchestrator.outcomes import TaskOutcome, rows
 from orchestrator.recording import recorded_run, replaying
 from orchestrator.sides import Service, Watched
@@ -27,6 +27,10 @@ from protocols.record import Record
 from protocols.team import TeamSpec
 
 WAIT_SECONDS = 5.0
+AGAIN_SECONDS = 0.2
+"""How long a coordinator that was lost is waited for before it is asked again."""
+
+T = TypeVar("T")
 
 
 class Runtime(Protocol):
@@ -34,8 +38,8 @@ class Runtime(Protocol):
 
     store: str | None
 
-    async def open(self, roles: Callable[[], dict[str, Roles]]) -> Service:
-        """Start coordinator and hosts."""
+    async def open(self, roles: Callable[[], dict[str, Roles]]) -> Sequence[Service]:
+        """Start coordinators and hosts."""
         ...
 
     async def prepare(self, team: TeamSpec) -> None:
@@ -61,6 +65,21 @@ class RunResult(Record):
     def cost_micros(self) -> int:
         """Money in millionths of a currency unit."""
         return self.usage.micros
+
+    @property
+    def results(self) -> tuple[TaskOutcome, ...]:
+        """The tasks whose outputs are the run's results, in plan order: all that there is where the merge failed."""
+        return tuple(task for task in self.tasks if task.is_result)
+
+    @property
+    def failed(self) -> tuple[TaskOutcome, ...]:
+        """The tasks that failed, and so are missing from the results."""
+        return tuple(task for task in self.tasks if task.failure is not None)
+
+    @property
+    def fallen_back(self) -> tuple[TaskOutcome, ...]:
+        """The tasks that a fallback took over."""
+        return tuple(task for task in self.tasks if task.fallbacks)
 
 
 class RunHandle:
@@ -103,12 +122,13 @@ class RunHandle:
             pass
         ended = codec.unpack(await self._surely(self._service.ended, self.run_id))
         assert isinstance(ended, m.RunEnded)
-        tasks, results = await self._outcomes()
+        tasks = await self._outcomes()
+        results = [task for task in tasks if task.is_result]
         output = await self._read(ended.output) if ended.output else None
         if ended.output is None and ended.status not in (m.Status.FAILED, m.Status.CANCELLED):
-            output = [self._typed(task) for task in tasks if task.task in results]
+            output = [self._typed(task) for task in results]
         elif self._team is not None and len(results) == 1 and self._team.plan_is_one_task:
-            output = self._typed(next(task for task in tasks if task.task in results))
+            output = self._typed(results[0])
         return RunResult(
             run_id=self.run_id, status=ended.status, output=output, failure=ended.failure, usage=ended.usage, tasks=tuple(tasks)
         )
@@ -117,9 +137,24 @@ class RunHandle:
         """Stop the run. It has ended when ``result`` returns."""
         await self._surely(self._service.cancel, self.run_id, reason)
 
-    async def _outcomes(self) -> tuple[list[TaskOutcome], set[str]]:
+    async def pause(self) -> None:
+        """Have the run rest: nothing is started and no call made until ``unpause``; its seconds go on."""
+        await self._surely(self._service.pause, self.run_id, True)
+
+    async def unpause(self) -> None:
+        """Have a run that rests go on."""
+        await self._surely(self._service.pause, self.run_id, False)
+
+    async def decide(self, task: str, decision: m.Decision, *, result: str | None = None, note: str = "", user: str = "nobody") -> None:
+        """Say, as ``user``, what became of the effect that ``task`` waits for a person for (``ReviewAsked`` in ``events``).
+
+        ``result`` is what the call returned, for the agent to read. Raises ``BadInput`` when the task waits for nobody.
+        """
+        said = m.ReviewDecided(task=task, step=0, decision=decision, result=result, note=note, user=user, at=now())
+        await self._surely(self._service.decide, self.run_id, codec.pack(said))
+
+    async def _outcomes(self) -> list[TaskOutcome]:
         tasks: list[TaskOutcome] = []
-        results: set[str] = set()
         while True:
             total, page = rows(await self._surely(self._service.outcomes, self.run_id, len(tasks)))
             for row in page:
@@ -127,10 +162,8 @@ class RunHandle:
                 if row.blob is not None:
                     outcome = outcome.model_copy(update={"output": await self._read(m.Value(blob=row.blob))})
                 tasks.append(outcome)
-                if row.is_result:
-                    results.add(outcome.task)
             if len(tasks) >= total:
-                return tasks, results
+                return tasks
 
     def _typed(self, task: TaskOutcome) -> Any:
         role = self._team.cast.get(task.role) if self._team is not None else None
@@ -151,33 +184,40 @@ class RunHandle:
         while True:
             try:
                 return await call(*args)
+            except HostGone:
+                raise HostGone(
+                    f"the coordinator of {self.run_id} has ended; `callboard resume {self.run_id}` goes on with the run"
+                ) from None
             except LinkDown:
-                await asyncio.sleep(0.2)
-                try:
+                await asyncio.sleep(AGAIN_SECONDS)
+                with suppress(LinkDown):
                     await self._service.resume(self.run_id)
-                except LinkDown:
-                    continue
 
 
 class Board:
     """A runtime over a journal, as an async context manager.
 
     ``runtime`` is ``ray`` or ``inline``; ``store`` a journal's address (see ``open_journal``); ``hosts`` how many processes carry agents.
-    ``address`` is that of a Ray cluster, whose deployment carries the runs and stays when the board is closed.
+    ``address`` is that of a Ray cluster, whose deployment carries the runs and stays when the board is closed. Runs are spread over
+    ``coordinators``, each with hosts of its own; ``None`` is as many as the deployment has, else one.
     """
 
-    def __init__(self, runtime: str = "ray", store: str | None = None, hosts: int = 2, address: str | None = None) -> None:
-        if hosts < 1:
-            raise BadInput(f"hosts is {hosts}; at least one is needed")
+    def __init__(
+        self, runtime: str = "ray", store: str | None = None, hosts: int = 2, address: str | None = None, coordinators: int | None = None
+    ) -> None:
+        if hosts < 1 or (coordinators is not None and coordinators < 1):
+            raise BadInput(f"hosts is {hosts} and coordinators {coordinators or 1}; at least one of each is needed")
+        if runtime == "inline" and coordinators not in (None, 1):
+            raise BadInput(f"the inline runtime has one coordinator, not {coordinators}; use runtime='ray'")
         if address is not None and runtime != "ray":
             raise BadInput(f"address {address!r} is that of a Ray cluster; leave it out with runtime={runtime!r}")
-        self._runtime = _runtime(runtime, store, hosts, address)
+        self._runtime = _runtime(runtime, store, hosts, address, coordinators)
         self._teams: dict[str, Roles] = {}
-        self._service: Service | None = None
+        self._services: Sequence[Service] = ()
 
     async def __aenter__(self) -> Self:
         try:
-            self._service = await self._runtime.open(lambda: self._teams)
+            self._services = await self._runtime.open(lambda: self._teams)
         except BaseException:
             await self._runtime.close()
             raise
@@ -190,12 +230,11 @@ class Board:
         """End the runtime. Runs that have not ended can be resumed."""
         await self._runtime.close()
 
-    @property
-    def service(self) -> Service:
-        """The coordinator."""
-        if self._service is None:
+    def service(self, run_id: str) -> Service:
+        """The coordinator that carries this run."""
+        if not self._services:
             raise BadInput("this board is not open; use `async with Board(...) as board`")
-        return self._service
+        return self._services[ids.share(run_id, len(self._services))]
 
     async def start(
         self,
@@ -221,7 +260,7 @@ class Board:
         elif model is not None:
             team = team.with_model(model)
         limits = team.budget.model_copy(update=budget.model_dump(exclude_none=True)) if budget else team.budget
-        wrong = team.unmet(limits)
+        wrong = team.unmet(limits) or team.unkept(limits)
         if wrong:
             raise BadInput(wrong[0])
         goal = to_jsonable_python(goal)
@@ -229,62 +268,83 @@ class Board:
         spec = team.spec()
         await self._runtime.prepare(spec)
         packed_plan = None if plan is None else plan.model_dump(exclude_defaults=True)
-        kept_plan, code_ref = await asyncio.gather(self._keep(packed_plan), self._code(team))
+        run_id = run_id or ids.new_run_id()
+        service = self.service(run_id)
+        kept_plan, code_ref = await asyncio.gather(_keep(service, packed_plan), self._code(service, team))
         request = m.RunRequested(
             team=spec,
             goal=goal,
             user=user or team.user,
             budget=limits,
+            reserve=team.reserve,
             plan=kept_plan if plan else None,
             code=code_ref,
             target=target,
         )
-        run_id = run_id or ids.new_run_id()
-        await self.service.submit(run_id, codec.pack(request))
-        return RunHandle(run_id, self.service, team)
+        await _despite_loss(service.submit, run_id, codec.pack(request))
+        return RunHandle(run_id, service, team)
 
     async def resume(self, run_id: str, team: Team | None = None) -> RunHandle:
         """Carry a run on that has not ended, or follow it where it is at work; for one that has ended, the handle gives its result."""
-        await self.service.resume(run_id)
-        (first, *_), _, _ = await self.service.watch(run_id, 0, 0, 0)
-        request = codec.unpack(first[2])
-        assert isinstance(request, m.RunRequested)
-        await self._runtime.prepare(request.team)
-        return RunHandle(run_id, self.service, team)
+        service = self.service(run_id)
+        packed = await _despite_loss(service.begun, run_id)
+        request = codec.unpack(packed) if packed is not None else None
+        if isinstance(request, m.RunRequested):  # before anything is dispatched, for it may need a server
+            await self._runtime.prepare(request.team)
+        await _despite_loss(service.resume, run_id)
+        return RunHandle(run_id, service, team)
 
     async def has(self, run_id: str) -> bool:
         """Whether this run has begun, however it stands."""
-        return await self.service.has(run_id)
+        return await self.service(run_id).begun(run_id) is not None
 
     async def abandon(self, run_id: str, reason: str) -> RunHandle:
         """Close a run that nobody works on: it is taken over and cancelled before anything more is done."""
-        await self.service.abandon(run_id, reason)
-        return RunHandle(run_id, self.service, None)
+        service = self.service(run_id)
+        await service.abandon(run_id, reason)
+        return RunHandle(run_id, service, None)
 
     def _replaying(self, team: Team, run: str) -> Team:
         with closing(open_journal(self._runtime.store)) as journal:
             return replaying(team, run, journal)
 
-    async def _code(self, team: Team) -> m.BlobRef:
-        ref = await self.service.put_blob(code.pack(team.cast))
+    async def _code(self, service: Service, team: Team) -> m.BlobRef:
+        ref = await _despite_loss(service.put_blob, code.pack(team.cast))
         self._teams[ref.digest] = team.cast
         return ref
 
-    async def _keep(self, value: Any) -> m.Value:
-        packed = codec.pack_value(value)
-        return m.Value(inline=value) if len(packed) <= INLINE else m.Value(blob=await self.service.put_blob(packed))
+
+async def _keep(service: Service, value: Any) -> m.Value:
+    packed = codec.pack_value(value)
+    return m.Value(inline=value) if len(packed) <= INLINE else m.Value(blob=await _despite_loss(service.put_blob, packed))
 
 
-def _runtime(name: str, store: str | None, hosts: int, address: str | None) -> Runtime:
+async def _despite_loss(call: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """What a coordinator answers: where one is lost, what it does when it has come back."""
+    while True:
+        try:
+            return await call(*args)
+        except HostGone:
+            raise
+        except LinkDown:
+            await asyncio.sleep(AGAIN_SECONDS)
+
+
+def _runtime(name: str, store: str | None, hosts: int, address: str | None, coordinators: int | None) -> Runtime:
     if name == "inline":
         from orchestrator.inline import InlineRuntime
 
         return InlineRuntime(store)
     if name != "ray":
         raise BadInput(f"there is no runtime {name!r}; choose ray or inline")
+    there = warm.found() if address is not None else None
+    if there is not None and there.address == address:
+        warm.heed(there)
     try:
         from orchestrator.cluster import RayRuntime
         from orchestrator.deployment import DeploymentRuntime
     except ImportError as error:
         raise CallboardError(f"Ray can't be imported ({error}); reinstall callboard, or use runtime='inline'") from None
-    return RayRuntime(store, hosts) if address is None else DeploymentRuntime(address, store, hosts)
+    if address is None:
+        return RayRuntime(store, hosts, coordinators or 1)
+    return DeploymentRuntime(address, store, hosts, coordinators)

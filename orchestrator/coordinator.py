@@ -8,34 +8,40 @@ import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from orchestrator import outcomes, reducer
+from orchestrator.execution import Execution
 from orchestrator.journal.port import Entry, Journal
+from orchestrator.ledger import ALLOWANCE
 from orchestrator.link import now, open_parcel
-from orchestrator.live import LiveRun
+from orchestrator.live import LiveRun, surplus
 from orchestrator.observe.logs import get_logger
 from orchestrator.observe.meter import Meter
 from orchestrator.pools import Pools
+from orchestrator.purse import Purse, reclaim
 from orchestrator.reducer.state import Act, RunState
 from orchestrator.replay import reader, replay
+from orchestrator.requests import hear
 from orchestrator.roster import Roster
 from orchestrator.scheduler import schedule
-from orchestrator.sides import HostSide, Watched
+from orchestrator.sides import HostSide, Place, Watched
+from orchestrator.takeover import places, read_own
+from orchestrator.turnstile import Turnstile
 from protocols import codec
 from protocols import messages as m
 from protocols.envelope import Batch, Envelope
 from protocols.failures import BadInput, StorageError, UnknownMessage, Verdict
-from protocols.plan import refs
-
-REQUEST_SECONDS = 0.5
-"""How often requests of other processes are looked for."""
 
 ADJUST_SECONDS = 0.5
 """How often the number of hosts is looked at."""
 
-STOP_SECONDS = 5.0
-"""A stopped task that has not ended after this long is given up."""
+MEND_SECONDS = 2.0
+"""How often it is tried to go on with a run that could not be stored."""
+
+JOIN_SECONDS = 2.0
+"""How long a new coordinator waits for hosts to say what they still have of an earlier one's work."""
 
 KEPT_TASKS = 200_000
 """Finished runs stay in memory, for those who still read them, while they have no more tasks than this together."""
@@ -45,7 +51,7 @@ log = get_logger("coordinator")
 DISPATCHED = 1_000
 """At most so many attempts of a run start with one append: hosts are at work on the first while the next are prepared."""
 
-_FROM_HOSTS = (m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded)
+_FROM_HOSTS = (m.ModelCalled, m.ToolIntended, m.ToolCalled, m.ReviewAsked, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded)
 _SILENT = frozenset((m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded, m.TasksAdded))
 """Messages that are acted on by what they lead to, and not themselves."""
 
@@ -60,8 +66,13 @@ class _Item(NamedTuple):
 class Coordinator:
     """Carries any number of runs over the hosts it is given."""
 
-    def __init__(self, journal: Journal, hosts: Sequence[HostSide], pools: Pools | None = None) -> None:
+    def __init__(
+        self, journal: Journal, hosts: Sequence[HostSide], pools: Pools | None = None, owner: str = "", share: float = 1.0
+    ) -> None:
+        """Runs that it begins or carries on belong to ``owner``: the next coordinator of that name takes them up by itself. It has this
+        ``share`` of what providers allow."""
         self.name = f"coordinator/{secrets.token_hex(4)}"
+        self._owner = owner
         self.meter: Meter | None = None
         self._journal = journal
         self._hosts = hosts
@@ -72,19 +83,28 @@ class Coordinator:
         self._opening = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._fetch = reader(journal)
-        self._roster = Roster(self.name, self, self._lost, self._wake)
+        self._roster = Roster(self.name, self, lambda host: places(self._runs.values()).get(host, ()), self._kept, self._lost, self._wake)
+        self._purse = Purse(journal, self._say)
+        self._turnstile = Turnstile(self._roster.links, share)
+        self._execution = Execution(journal, self._roster, self._purse, self._later, self._finish)
 
     async def start(self) -> None:
-        """Begin to work; returns when at least one host is attached."""
+        """Take up the runs of its owner, and begin to work; returns when at least one host is attached."""
+        await asyncio.to_thread(reclaim, self._journal)
+        own = await asyncio.to_thread(read_own, self._journal, self._owner)
+        self._runs.update(own)
         self._tasks = [
             asyncio.create_task(self._loop(), name="coordinator loop"),
-            asyncio.create_task(self._hear_requests(), name="requests"),
+            asyncio.create_task(hear(self._journal, self._in_hand, self._say), name="requests"),
+            asyncio.create_task(self._purse.keep(), name="limits"),
         ]
         if self._pools is not None:
             self._tasks.append(asyncio.create_task(self._adjust(self._pools), name="pools"))
+        self._tasks.append(asyncio.create_task(self._mend(), name="mending"))
         for side in self._hosts:
             self._roster.add(side)
         await self._roster.ready()
+        await self._join(own)
 
     async def _adjust(self, pools: Pools) -> None:
         while True:
@@ -94,12 +114,24 @@ class Coordinator:
                 log.exception("the pools could not be adjusted; it is tried again")
             await asyncio.sleep(ADJUST_SECONDS)
 
+    async def _mend(self) -> None:
+        """Take up again what could not be stored, when it can be and nobody else has taken it over."""
+        while True:
+            await asyncio.sleep(MEND_SECONDS)
+            for run in [name for name, here in self._runs.items() if here.can_be_mended]:
+                with suppress(StorageError):
+                    row = await asyncio.to_thread(self._journal.row, run)
+                    if row is not None and row.epoch == self._runs[run].epoch:
+                        await self.resume(run)
+
     async def close(self) -> None:
         """Stop working. Runs that have not ended can be resumed from the journal."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._purse.close()
         await self._roster.close()
+        self._turnstile.close()
         for run in self._runs.values():
             if run.timer is not None:
                 run.timer.cancel()
@@ -116,10 +148,11 @@ class Coordinator:
                 return
             if await asyncio.to_thread(lambda: list(self._journal.read(run, 0, 1))):
                 raise BadInput(f"run {run!r} exists already; resume it, or choose another id")
-            epoch = await asyncio.to_thread(self._journal.claim, run)
+            epoch = await asyncio.to_thread(self._journal.claim, run, self._owner)
             at = now()
             self._runs[run] = LiveRun(reducer.begin(run, at, message), epoch)
-            await self._put([_Item(run, at, message, request)])
+            opening = await self._purse.opening(message.user)
+            await self._put([_Item(run, at, message, request), *(_Item(run, at, one, None) for one in opening)])
 
     async def resume(self, run: str) -> None:
         """Carry a run on from the journal; one that has ended is only loaded, and one at work here is left alone."""
@@ -128,19 +161,19 @@ class Coordinator:
                 await self._take_up(run)
 
     async def _take_up(self, run: str, *then: m.Message) -> None:
-        rows = await asyncio.to_thread(self._journal.runs)
-        row = next((row for row in rows if row.run == run), None)
+        row = await asyncio.to_thread(self._journal.row, run)
         if row is None or row.seq == 0:
             raise BadInput(f"there is no run {run!r} in this journal; `callboard runs` lists those there are")
-        epoch = row.epoch if row.ended else await asyncio.to_thread(self._journal.claim, run)
+        epoch = row.epoch if row.ended else await asyncio.to_thread(self._journal.claim, run, self._owner)
         state = await asyncio.to_thread(replay, self._journal, run)
         self._runs[run] = here = LiveRun(state, epoch)
         if state.act is Act.ENDED:
             here.finish()
             return
         # In one batch: nothing is dispatched between taking the run up and what follows.
-        await self._put([_Item(run, now(), message, None) for message in (m.RunResumed(epoch=epoch), *then)])
-        self._set_deadline(here)
+        await self._say(run, m.RunResumed(epoch=epoch), *await self._purse.reopening(state), *then)
+        await self._purse.align(here)
+        self._execution.set_deadline(here)
 
     async def abandon(self, run: str, reason: str) -> None:
         """Take over a run that nobody works on, and end it; nothing more is started."""
@@ -152,7 +185,15 @@ class Coordinator:
 
     async def cancel(self, run: str, reason: str) -> None:
         """Stop a run. Returns once the request is durable; the run ends when its agents have stopped."""
-        await self._put([_Item(run, now(), m.CancelRequested(reason=reason), None)])
+        await self._say(run, m.CancelRequested(reason=reason))
+
+    async def pause(self, run: str, paused: bool) -> None:
+        """Have a run rest, or go on. Returns once that is durable; calls that were made already end as they would."""
+        await self._say(run, m.PauseRequested() if paused else m.ContinueRequested())
+
+    async def decide(self, run: str, decided: bytes) -> None:
+        """Settle what a task waits for a person for: a packed ``ReviewDecided``. Returns once it is durable."""
+        await self._say(run, self._find(run).decision(codec.unpack(decided)))
 
     async def wait(self, run: str, seconds: float) -> bool:
         """Whether the run has ended within this time. Raises ``StorageError`` when it can't be carried on here."""
@@ -184,9 +225,13 @@ class Coordinator:
         """The runs at work here."""
         return (here.state for here in self._runs.values() if here.is_at_work)
 
-    async def has(self, run: str) -> bool:
-        """Whether the run has begun, here or in the journal."""
-        return run in self._runs or bool(await asyncio.to_thread(lambda: list(self._journal.read(run, 0, 1))))
+    async def begun(self, run: str) -> bytes | None:
+        """The packed request of a run, ``None`` when it has not begun. Nothing is taken up."""
+        first = await asyncio.to_thread(self._journal.pick, run, [1])
+        return first[0].body if first else None
+
+    def _in_hand(self) -> list[str]:
+        return [name for name, run in self._runs.items() if run.is_at_work and run.joined]
 
     def is_busy(self) -> bool:
         """Whether a run is at work here."""
@@ -200,6 +245,31 @@ class Coordinator:
         if run not in self._runs:
             raise BadInput(f"run {run!r} is not at work here; `callboard resume {run}` carries it on")
         return self._runs[run]
+
+    # --- runs of a coordinator that is gone ---------------------------------------------------------------------------
+
+    async def _join(self, own: dict[str, LiveRun]) -> None:
+        """Resume these runs with what hosts still have of them; hosts that do not answer in time have lost it."""
+        if own and self._pools is not None:
+            await self._pools.adjust([here.state for here in own.values()], self._roster)
+        if own:
+            await self._roster.heard(places(own.values()), JOIN_SECONDS)
+        for run, here in own.items():
+            reopening = await self._purse.reopening(here.state) if ALLOWANCE in here.state.ledger.accounts else ()
+            await self._say(run, m.RunResumed(epoch=here.epoch), *reopening)
+            await self._purse.align(here)
+            self._execution.set_deadline(here)
+
+    def _kept(self, host: str, kept: Sequence[Place]) -> None:
+        """A host goes on with these attempts: it gets again the answers that it may not have got."""
+        for run, task, _ in kept:
+            here = self._runs[run]
+            if here.joined or here.state.stopping is not None:  # it came too late, or the run is ending
+                self._roster.stop_task(run, task, Verdict.CANCELLED)
+            if here.state.paused:
+                self._roster.hold(run, True)
+            for body in here.loose[task].answers if task in here.loose else ():
+                self._roster.links[host].outbox.send(run, body)
 
     # --- hosts --------------------------------------------------------------------------------------------------------
 
@@ -216,12 +286,18 @@ class Coordinator:
             for parcel in link.inbox.fresh(unpacked):
                 body = await open_parcel(parcel, self.get_blob)
                 message = codec.unpack(body)
-                if isinstance(message, m.PartialOutput):
-                    self._pass_on(parcel.run, body)
-                elif isinstance(message, _FROM_HOSTS):
-                    items.append(_Item(parcel.run, parcel.at, message, body))
-                else:
+                if isinstance(message, m.CallsReported):
+                    self._turnstile.hear(host, message, (here.state.request.team for here in self._runs.values() if here.is_at_work))
+                    continue
+                if not isinstance(message, (m.PartialOutput, *_FROM_HOSTS)):
                     raise UnknownMessage(f"a host may not say {type(message).__name__}")
+                here = self._runs.get(parcel.run)
+                if here is None or link.at_work.get((parcel.run, message.task)) != message.attempt:
+                    continue  # given up, and counted as lost
+                if isinstance(message, m.PartialOutput):
+                    here.pass_on(body)
+                elif not here.has_heard(message.task, body):
+                    items.append(_Item(parcel.run, parcel.at, message, body))
             if items:
                 await self._put(items)
             for item in items:
@@ -232,11 +308,6 @@ class Coordinator:
         self._wake.set()
         return taken
 
-    def _pass_on(self, run: str, body: bytes) -> None:
-        here = self._runs.get(run)
-        if here is not None:
-            here.pass_on(body)
-
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     async def _put(self, items: list[_Item]) -> None:
@@ -245,6 +316,13 @@ class Coordinator:
         self._queue.append((items, future))
         self._wake.set()
         await future
+
+    async def _say(self, run: str, *messages: m.Message) -> None:
+        """Put messages into a run in one batch; returns when they are acted on. Raises ``StorageError`` when they are not durable."""
+        await self._put([_Item(run, now(), message, None) for message in messages])
+        here = self._runs.get(run)
+        if here is not None and here.broken is not None:
+            raise here.broken
 
     async def _loop(self) -> None:
         while True:
@@ -266,9 +344,8 @@ class Coordinator:
             for item in items:
                 self._fold(item, entries, decided)
         room = self._roster.room()
-        for here in list(self._runs.values()):
-            if not here.is_at_work:
-                continue
+        # Who has the fewest at work goes first: a long run fills the hosts, and a short one must not wait for its end.
+        for here in sorted((run for run in self._runs.values() if run.is_at_work and run.joined), key=lambda run: run.state.at_work):
             dispatch = schedule(here.state, room, DISPATCHED)
             if dispatch is not None:
                 for one in dispatch.items:
@@ -281,7 +358,7 @@ class Coordinator:
             if self.meter is not None:
                 self.meter.commit()
         for here, message in decided:
-            await self._act(here, message)
+            await self._execution.carry_out(here, message)
         for run in {entry.run for entry in entries}:
             self._runs[run].news.set()
         for _, future in queue:
@@ -292,7 +369,10 @@ class Coordinator:
         here = self._runs.get(item.run)
         if here is None or not here.is_at_work:
             return
-        todo: list[tuple[m.Message, bytes | None]] = [(item.message, item.body)]
+        first = item.message
+        if isinstance(first, m.RunResumed) and not here.joined:
+            first, here.joined = first.model_copy(update={"kept": self._roster.having(item.run)}), True
+        todo: list[tuple[m.Message, bytes | None]] = [(first, item.body)]
         while todo:
             message, body = todo.pop()
             seq = here.state.seq + 1
@@ -314,18 +394,14 @@ class Coordinator:
         for (run, task), attempt in at_work.items():
             by_run[run].append((task, attempt))
         log.warning("host lost", host=host, tasks=len(at_work))
+        self._turnstile.lost()
         at = now()
         items = [_Item(run, at, m.AttemptsLost(host=host, tasks=tuple(tasks)), None) for run, tasks in by_run.items()]
         if items:
             await self._put(items)
 
-    def _give_up(self, run: str) -> None:
-        """What has not stopped by now is lost."""
-        for host, left in self._roster.give_up(run):
-            self._later(_Item(run, now(), m.AttemptsLost(host=host, tasks=left), None))
-
-    def _later(self, item: _Item) -> None:
-        self._queue.append(([item], None))
+    def _later(self, run: str, message: m.Message) -> None:
+        self._queue.append(([_Item(run, now(), message, None)], None))
         self._wake.set()
 
     def _break(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], entries: list[Entry], error: StorageError) -> None:
@@ -343,88 +419,7 @@ class Coordinator:
                 future.set_exception(error)
                 future.exception()
 
-    # --- acting on what is durable --------------------------------------------------------------------------------------
-
-    async def _act(self, here: LiveRun, message: m.Message) -> None:
-        if isinstance(message, m.Dispatched):
-            await self._assign(here.state, message)
-        elif isinstance(message, (m.LeaseGranted, m.LeaseDenied, m.SubtasksEnded)):
-            self._send(here.state, message.task, message)
-        elif isinstance(message, m.TaskClosed):
-            self._roster.stop_task(here.state.run, message.task, Verdict.CANCELLED)
-        elif isinstance(message, m.RunRequested):
-            self._set_deadline(here)
-        elif isinstance(message, (m.CancelRequested, m.DeadlinePassed)):
-            self._roster.stop_run(here.state.run, Verdict.DEADLINE if isinstance(message, m.DeadlinePassed) else Verdict.CANCELLED)
-            asyncio.get_running_loop().call_later(STOP_SECONDS, self._give_up, here.state.run)
-        elif isinstance(message, m.RunEnded):
-            self._finish(here)
-
-    async def _assign(self, state: RunState, message: m.Dispatched) -> None:
-        team = state.request.code.digest if state.request.code else state.run
-        for item in message.items:
-            me = state.tasks[item.task]
-            link = self._roster.links.get(item.host)
-            if link is None:  # lost since; the loss is in the queue or will be noticed with the next ping
-                self._later(_Item(state.run, now(), m.AttemptsLost(host=item.host, tasks=((item.task, item.attempt),)), None))
-                continue
-            history: tuple[bytes, ...] = ()
-            if me.steps:
-                picked = await asyncio.to_thread(self._journal.pick, state.run, [seq for seq, _ in me.steps])
-                history = tuple(entry.body for entry in picked)
-            names = list(refs(me.task.input)) if isinstance(me.task.input, (dict, list, tuple)) else []
-            assign = m.Assign(
-                task=item.task,
-                attempt=item.attempt,
-                role=me.task.role,
-                team=team,
-                input=me.task.input,
-                inputs={name: state.tasks[name].output for name in names},
-                lease=item.lease,
-                limited=state.limited(me),
-                depth=me.depth,
-                history=history,
-                traceparent=state.request.traceparent,
-            )
-            link.at_work[state.run, item.task] = item.attempt
-            link.outbox.send(state.run, codec.pack(assign), f"{state.run} / {me.task.role} / {item.task}")
-
-    def _send(self, state: RunState, task: str, message: m.Message) -> None:
-        host = state.tasks[task].host
-        link = self._roster.links.get(host) if host else None
-        if link is not None:
-            link.outbox.send(state.run, codec.pack(message), f"{state.run} / {state.tasks[task].task.role} / {task}")
-
-    def _set_deadline(self, here: LiveRun) -> None:
-        seconds = here.state.request.budget.seconds
-        if seconds is None:
-            return
-        left = here.state.began / 1000 + seconds - now() / 1000
-        here.timer = asyncio.get_running_loop().call_later(max(left, 0), self._deadline, here.state.run)
-
-    def _deadline(self, run: str) -> None:
-        self._later(_Item(run, now(), m.DeadlinePassed(), None))
-
     def _finish(self, here: LiveRun) -> None:
         here.finish()
-        ended = [name for name, run in self._runs.items() if run.state.act is Act.ENDED]
-        kept = sum(len(self._runs[name].state.tasks) for name in ended)
-        for name in ended[:-1]:
-            if kept <= KEPT_TASKS:
-                break
-            kept -= len(self._runs.pop(name).state.tasks)
-
-    async def _hear_requests(self) -> None:
-        """Take what other processes ask of the runs at work here, through the journal's store."""
-        while True:
-            await asyncio.sleep(REQUEST_SECONDS)
-            mine = [name for name, run in self._runs.items() if run.is_at_work]
-            if not mine:
-                continue
-            try:
-                for run, body in await asyncio.to_thread(self._journal.take, mine):
-                    message = codec.unpack(body)
-                    if isinstance(message, m.CancelRequested):
-                        await self._put([_Item(run, now(), message, body)])
-            except (StorageError, UnknownMessage) as error:
-                log.warning("a request could not be read", why=str(error))
+        for name in surplus(self._runs, KEPT_TASKS):
+            del self._runs[name]

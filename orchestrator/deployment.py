@@ -1,32 +1,33 @@
-"""A deployment: coordinator and hosts that stay on a Ray cluster between drivers, found again by their names.
+"""A deployment: coordinators and hosts that stay on a Ray cluster between drivers, found again by their names.
 
-They are detached actors of one namespace. Whoever comes first makes them, everybody else attaches; the coordinator ends them, and
-itself, when no run is at work and no driver has been heard for a while.
+They are detached actors of one namespace. Whoever comes first makes them, everybody else attaches; the first coordinator ends them all
+when no run is at work and no driver has been heard for a while.
 """
 
 import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator import model_server
-from orchestrator.cluster import TOKEN, Coordinators, Hosts, check, host_options
+from orchestrator.actors import Settings, coordinator_name, end_all, make_coordinator, names
+from orchestrator.cluster import check
 from orchestrator.code import Roles
 from orchestrator.journal import address_of
 from orchestrator.link import HostGone
 from orchestrator.pools import QUIET_SECONDS
-from orchestrator.remote import NAMESPACE, RemoteCoordinator, called
-from orchestrator.scheduler import SHARED
+from orchestrator.remote import NAMESPACE, ActorHandle, RemoteCoordinator, called
 from protocols.failures import BadInput
 from protocols.messages import SCHEMA
-from protocols.team import Resources, TeamSpec
+from protocols.team import TeamSpec
 
-COORDINATOR = f"callboard-coordinator-0-{TOKEN}"
+TOKEN = "deployment"
+"""Stands in the names of its actors, where a driver's own have a random token."""
+
 IDLE_SECONDS = 900.0
 """How long a deployment that nobody uses stays, unless it was started to stay."""
 
@@ -40,46 +41,68 @@ _ray: Any = ray
 class DeploymentRuntime:
     """The deployment on the Ray at ``address``: joined when it is there, made when it is not, and left behind on close.
 
-    ``store`` is where its journal is kept, on the cluster's head node. ``idle`` is after how many seconds without a run or a driver
-    it ends, and ``quiet`` after how many it lets go of a host that is not needed, when this driver is the one that makes it.
+    ``store`` is where its journal is kept: a file is one of the cluster's head node. ``idle`` is after how many seconds without a run or
+    a driver it ends, and ``quiet`` after how many it lets go of a host that is not needed, when this driver is the one that makes it.
     """
 
     def __init__(
-        self, address: str, store: str | None, hosts: int, idle: float | None = IDLE_SECONDS, quiet: float = QUIET_SECONDS
+        self,
+        address: str,
+        store: str | None,
+        hosts: int,
+        coordinators: int | None = None,
+        idle: float | None = IDLE_SECONDS,
+        quiet: float = QUIET_SECONDS,
     ) -> None:
+        """Each of so many ``coordinators`` has as many ``hosts``; ``None`` takes as many as there are, or makes one."""
         self.address = address
         self.store = store
-        self._count = hosts
+        self._coordinators = coordinators
+        self._hosts = hosts
         self._idle = idle
-        self._joined = False
         self._quiet = quiet
+        self._joined = False
 
-    async def open(self, roles: Callable[[], dict[str, Roles]]) -> RemoteCoordinator:
-        """Join the cluster and attach to its coordinator, or make it. Raises ``BadInput`` for one of another schema or journal."""
-        wanted = address_of(self.store)
-        if wanted is None:
+    async def open(self, roles: Callable[[], dict[str, Roles]]) -> tuple[RemoteCoordinator, ...]:
+        """Join the cluster and attach to its coordinators, or make them. Raises ``BadInput`` for those of another schema or journal."""
+        wanted = None if self.store is None else address_of(self.store)  # its default is that of the head, and known there
+        if self.store is not None and wanted is None:
             raise BadInput("a deployment outlives this process and memory: does not; leave --store out, or name a file")
         await asyncio.to_thread(self._join)
+        settings = Settings(
+            token=TOKEN, store=wanted, coordinators=self._coordinators or 1, hosts=self._hosts, idle=self._idle, quiet=self._quiet
+        )
         while True:
-            coordinator = self._coordinator(wanted)
             try:
-                schema, store = await called(coordinator.hello.remote())
-                if schema != SCHEMA:
-                    raise BadInput(
-                        f"the coordinator at {self.address} speaks schema {schema} and this callboard schema {SCHEMA}; use the release "
-                        f"that it was started with, or end it with `callboard down --address {self.address}` when its runs are done"
-                    )
-                if self.store is not None and store != wanted:
-                    raise BadInput(
-                        f"the deployment at {self.address} keeps its journal in {store}; leave --store out, or use another cluster "
-                        f"(--address local is one of its own)"
-                    )
-                self.store = store
-                await called(coordinator.start.remote())
+                return await self._attached(settings)
             except HostGone:  # it ended itself between being found and being asked
                 await asyncio.sleep(0.2)
-                continue
-            return RemoteCoordinator(coordinator)
+
+    async def _attached(self, settings: Settings) -> tuple[RemoteCoordinator, ...]:
+        first = _have(0, settings)
+        hello = await called(first.hello.remote())
+        schema, store, count = hello if len(hello) == 3 else (hello[0], None, 1)
+        if schema != SCHEMA:
+            raise BadInput(
+                f"the coordinator at {self.address} speaks schema {schema} and this callboard schema {SCHEMA}; use the release "
+                f"that it was started with, or end it with `callboard down --address {self.address}` when its runs are done"
+            )
+        if self.store is not None and store != settings.store:
+            where = "elsewhere" if _is_server(store) else f"in {store}"
+            raise BadInput(
+                f"the deployment at {self.address} keeps its journal {where}; leave --store out, or use another cluster "
+                f"(--address local is one of its own)"
+            )
+        if self._coordinators not in (None, count):
+            raise BadInput(
+                f"the deployment at {self.address} has {count} coordinators and not {self._coordinators}; leave --coordinators out, "
+                f"or end it with `callboard down --address {self.address}` first"
+            )
+        self.store = store
+        settings = settings.model_copy(update={"store": store, "coordinators": count})
+        handles = [first, *(_have(number, settings) for number in range(1, count))]
+        await asyncio.gather(*(called(handle.start.remote()) for handle in handles))
+        return tuple(RemoteCoordinator(handle) for handle in handles)
 
     def _join(self) -> None:
         if _ray.is_initialized():
@@ -95,26 +118,9 @@ class DeploymentRuntime:
             ) from None
         self._joined = True
 
-    def _coordinator(self, store: str) -> Any:
-        hosts = [(f"callboard-host-{SHARED}#{number}-{TOKEN}", SHARED) for number in range(self._count)]
-        try:
-            return _ray.get_actor(COORDINATOR, namespace=NAMESPACE)
-        except ValueError:
-            pass
-        for number, (name, pool) in enumerate(hosts):
-            _make(name, f"{pool}#{number}", pool, Resources())
-        return Coordinators.options(
-            name=COORDINATOR,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            # its journal is a file: it can come back where that file is, and nowhere else
-            scheduling_strategy=NodeAffinitySchedulingStrategy(_head(), soft=False),
-        ).remote(0, store, hosts, TOKEN, self._idle, self._quiet)
-
     async def prepare(self, team: TeamSpec) -> None:
         """Have a server for each embedded model. Raises ``BadInput`` when this Ray could never carry a role's hosts."""
-        for model in sorted({role.model for role in team.roles.values() if role.model}):
+        for model in sorted({model for role in team.roles.values() for model in role.models()}):
             if model_server.is_embedded(model):
                 model_server.start(model, NAMESPACE, TOKEN, stay=True)
         for role in team.roles.values():
@@ -129,13 +135,9 @@ class DeploymentRuntime:
     async def end(self) -> bool:
         """End the deployment, if it is there: its actors are gone when this returns. Its runs can be resumed."""
         await asyncio.to_thread(self._join)
-        try:
-            coordinator = _ray.get_actor(COORDINATOR, namespace=NAMESPACE)
-        except ValueError:
-            return False
-        with suppress(HostGone):  # it ends in the middle of answering
-            await called(coordinator.end.remote())
-        return True
+        there = bool(names(TOKEN))
+        end_all(TOKEN)
+        return there
 
 
 def _knock(address: str) -> None:
@@ -145,8 +147,17 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
 
 
-def _make(name: str, label: str, pool: str, resources: Resources) -> None:
-    Hosts.options(**host_options(name, resources), lifetime="detached", get_if_exists=True).remote(name, label, pool, TOKEN)
+def _have(number: int, settings: Settings) -> ActorHandle:
+    """A coordinator, made if it is not there. With its journal in a file it can come back where that file is, and nowhere else."""
+    try:
+        return _ray.get_actor(coordinator_name(number, TOKEN), namespace=NAMESPACE)
+    except ValueError:
+        pinned = {} if _is_server(settings.store) else {"scheduling_strategy": NodeAffinitySchedulingStrategy(_head(), soft=False)}
+        return make_coordinator(number, settings, lifetime="detached", **pinned)
+
+
+def _is_server(store: str | None) -> bool:
+    return store is not None and "://" in store
 
 
 def _head() -> str:

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar
 
 import structlog
 
@@ -14,21 +14,27 @@ from agents.models.port import Model
 from agents.role import Role
 from orchestrator import code
 from orchestrator.code import Roles
-from orchestrator.link import Inbox, Outbox, now, open_parcel
+from orchestrator.link import Inbox, LinkDown, Outbox, now, open_parcel
 from orchestrator.observe.logs import get_logger
+from orchestrator.permits import Permits, Turn
 from orchestrator.pieces import Pieces
-from orchestrator.sides import CoordinatorSide
+from orchestrator.sides import Attached, CoordinatorSide, Place
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import ZERO, Amount, Tally, Usage, amount
 from protocols.envelope import Batch
-from protocols.failures import CallboardError, Failed, Failure, UnknownMessage, Verdict
+from protocols.failures import CallboardError, Failed, Failure, StaleEpoch, UnknownMessage, Verdict
 from protocols.plan import resolve
 from protocols.team import Resources
 from protocols.trust import Origin
 
 INLINE = 8_000
 """An output of more packed bytes than this goes to the blob store and travels by digest."""
+
+ASK_SECONDS = 0.2
+"""How long a host waits before it asks again a coordinator that did not answer."""
+
+T = TypeVar("T")
 
 log = get_logger("host")
 
@@ -47,18 +53,23 @@ class Models:
 
     def get(self, role: Role) -> Model | None:
         """The model of ``role``; raises ``BadInput`` for one that does not exist."""
-        if role.model is None:
-            return None
-        if not isinstance(role.model, str):
-            if id(role.model) not in self._given:
-                self._given[id(role.model)] = role.model
-                _sharers[id(role.model)] += 1
-            return role.model
-        if role.model not in self._made:
+        return None if role.model is None else self._find(role.model)
+
+    def fallbacks(self, role: Role) -> list[Model]:
+        """The models that take over from it; raises ``BadInput`` as ``get`` does."""
+        return [self._find(model) for model in role.fallback_models]
+
+    def _find(self, model: str | Model) -> Model:
+        if not isinstance(model, str):
+            if id(model) not in self._given:
+                self._given[id(model)] = model
+                _sharers[id(model)] += 1
+            return model
+        if model not in self._made:
             from agents.models.registry import resolve as find
 
-            self._made[role.model] = find(role.model, connect=self._connect(role.model) if self._connect else None)
-        return self._made[role.model]
+            self._made[model] = find(model, connect=self._connect(model) if self._connect else None)
+        return self._made[model]
 
     async def aclose(self) -> None:
         """Close them all, but for those that another host of this process still uses."""
@@ -85,25 +96,59 @@ class Host:
         self._teams: dict[str, Roles] = teams if teams is not None else {}
         self._at_work: dict[tuple[str, str], Agent] = {}
         self._side: CoordinatorSide | None = None
+        self._born = 0
+        self._held: dict[str, asyncio.Event] = {}
         self._inbox = Inbox("")
         self._outbox: Outbox | None = None
         self._pump: asyncio.Task[None] | None = None
         self._taking = asyncio.Lock()
         self._loading = asyncio.Lock()
+        self._attaching = asyncio.Lock()
+        self.permits = Permits(self._report)
 
-    async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
-        """Work for this coordinator from now on; what an earlier one gave is dropped. Returns the incarnation of the link."""
-        await self._drop()
-        self._side = side
-        self._incarnation = f"{self.name}/{secrets.token_hex(4)}"
-        self._inbox = Inbox(coordinator)
+    async def attach(self, coordinator: str, side: CoordinatorSide, born: int, wanted: Sequence[Place] = ()) -> Attached:
+        """See ``HostSide``. What it goes on with keeps its place on the way up: what was said and not acknowledged is said again."""
+        async with self._attaching:
+            if born < self._born:
+                raise StaleEpoch(f"{self.name} works for a coordinator that began later; stop this one")
+            self._born, self._side, self._inbox = born, side, Inbox(coordinator)
+            kept = self._kept(set(wanted))
+            await self._drop(all_but=kept)
+            if not kept or self._outbox is None:
+                self._incarnation = f"{self.name}/{secrets.token_hex(4)}"
+                self._outbox = Outbox(self._incarnation, self._carry, self._put_blob)
+            self._pump = asyncio.create_task(self._outbox.run(), name=f"{self.name} outbox")
+            self.permits.attach(coordinator)
+            return Attached(self._incarnation, self._outbox.first, tuple(sorted(kept)))
 
-        async def carry(batch: bytes, label: str) -> int:
-            return await side.deliver(self.name, batch, label)
+    def _kept(self, wanted: set[Place]) -> set[Place]:
+        """Those of ``wanted`` that are at work here, or have ended and nobody knows yet."""
+        there = {(agent.run, agent.task, agent.attempt) for agent in self._at_work.values()}
+        for parcel in self._outbox.unheard() if self._outbox is not None and wanted - there else ():
+            said = None if parcel.large else codec.unpack(parcel.body)
+            if isinstance(said, m.TaskEnded):
+                there.add((parcel.run, said.task, said.attempt))
+        return wanted & there
 
-        self._outbox = Outbox(self._incarnation, carry, side.put_blob)
-        self._pump = asyncio.create_task(self._outbox.run(), name=f"{self.name} outbox")
-        return self._incarnation
+    def _report(self, said: m.CallsReported) -> None:
+        self.outbox.send("", codec.pack(said), f"calls / {said.model}")
+
+    async def _carry(self, batch: bytes, label: str) -> int:
+        return await self.side.deliver(self.name, batch, label)
+
+    async def _put_blob(self, data: bytes) -> m.BlobRef:
+        return await self._surely(lambda: self.side.put_blob(data))
+
+    async def _get_blob(self, digest: str) -> bytes:
+        return await self._surely(lambda: self.side.get_blob(digest))
+
+    async def _surely(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the coordinator answers: where none does, what the next one does."""
+        while True:
+            try:
+                return await ask()
+            except LinkDown:
+                await asyncio.sleep(ASK_SECONDS)
 
     async def ping(self) -> str:
         """The incarnation that is attached now."""
@@ -112,23 +157,24 @@ class Host:
     async def deliver(self, batch: bytes, label: str = "") -> int:
         """Take a batch of work, answers and stops; returns the number of the last parcel taken."""
         async with self._taking:
-            unpacked = Batch.unpack(batch)
-            for parcel in self._inbox.fresh(unpacked):
-                assert self._side is not None
-                body = await open_parcel(parcel, self._side.get_blob)
+            unpacked, inbox = Batch.unpack(batch), self._inbox
+            for parcel in inbox.fresh(unpacked):
+                body = await open_parcel(parcel, self._get_blob)
+                if self._inbox is not inbox:
+                    return 0  # another coordinator has been attached meanwhile
                 self._take(parcel.run, codec.unpack(body))
-            return self._inbox.take(unpacked)
+            return inbox.take(unpacked)
 
     async def close(self) -> None:
         """End all work and close the models."""
         await self._drop()
         await self.models.aclose()
 
-    async def _drop(self) -> None:
-        agents = list(self._at_work.values())
+    async def _drop(self, all_but: Collection[Place] = ()) -> None:
+        agents = [agent for agent in self._at_work.values() if (agent.run, agent.task, agent.attempt) not in all_but]
         for agent in agents:
             agent.abandon()
-        self._at_work.clear()
+            del self._at_work[agent.run, agent.task]
         tasks = [agent.task_handle for agent in agents if agent.task_handle is not None]
         if self._pump is not None:
             self._pump.cancel()
@@ -142,20 +188,46 @@ class Host:
             self._at_work[run, message.task] = agent
             agent.task_handle = asyncio.create_task(agent.perform())
             return
+        if isinstance(message, m.HoldRun):
+            self._hold(run, message.held)
+            return
+        if isinstance(message, m.PermitsChanged):
+            self.permits.hear(message)
+            return
         if not isinstance(message, (m.LeaseGranted, m.LeaseDenied, m.SubtasksEnded, m.StopTask)):
             raise UnknownMessage(f"a host has no use for {type(message).__name__}")
         agent_at_work = self._at_work.get((run, message.task))
         if agent_at_work is not None and agent_at_work.attempt == message.attempt:
             agent_at_work.hear(message)
 
+    def _hold(self, run: str, held: bool) -> None:
+        if held:
+            self._held.setdefault(run, asyncio.Event())
+        elif run in self._held:
+            self._held.pop(run).set()
+
+    def holds(self, run: str) -> bool:
+        """Whether agents of this run must not make calls now."""
+        return run in self._held
+
+    async def released(self, run: str) -> None:
+        """Return when agents of this run may make calls."""
+        while run in self._held:
+            await self._held[run].wait()
+
     async def roles(self, digest: str) -> Roles:
         """The roles of a team, by the digest of its code."""
         if digest not in self._teams:
             async with self._loading:
                 if digest not in self._teams:
-                    assert self._side is not None
-                    self._teams[digest] = code.unpack(await self._side.get_blob(digest))
+                    self._teams[digest] = code.unpack(await self._get_blob(digest))
         return self._teams[digest]
+
+    @property
+    def side(self) -> CoordinatorSide:
+        """The coordinator."""
+        assert self._side is not None
+        return self._side
 
     @property
     def outbox(self) -> Outbox:
@@ -168,15 +240,13 @@ class Host:
         packed = codec.pack_value(value)
         if len(packed) <= INLINE:
             return m.Value(inline=value)
-        assert self._side is not None
-        return m.Value(blob=await self._side.put_blob(packed))
+        return m.Value(blob=await self._put_blob(packed))
 
     async def read(self, value: m.Value) -> Any:
         """The value behind a ``Value``."""
         if value.blob is None:
             return value.inline
-        assert self._side is not None
-        return codec.unpack_value(await self._side.get_blob(value.blob.digest))
+        return codec.unpack_value(await self._get_blob(value.blob.digest))
 
     def at_work(self) -> Iterator["Agent"]:
         """The agents at work, longest first."""
@@ -199,7 +269,7 @@ class Agent:
 
     __slots__ = (
         "_answers", "_asks", "_history", "_left", "_pieces", "_stop", "_used",
-        "assign", "attempt", "began", "host", "label", "run", "task", "task_handle",
+        "assign", "attempt", "began", "first", "host", "label", "run", "task", "task_handle",
     )  # fmt: skip
 
     def __init__(self, host: Host, run: str, assign: m.Assign) -> None:
@@ -208,6 +278,7 @@ class Agent:
         self.assign = assign
         self.task = assign.task
         self.attempt = assign.attempt
+        self.first = assign.first
         self.began = now()
         self.task_handle: asyncio.Task[None] | None = None
         self._left: Amount = amount(assign.lease) if assign.lease else ZERO
@@ -285,7 +356,8 @@ class Agent:
             if self.assign.inputs:
                 inputs = {name: await self.host.read(one) for name, one in self.assign.inputs.items() if one is not None}
                 value = resolve(value, inputs)
-            output = await work(role, value, self, self.host.models.get(role), origin=origin)
+            models = self.host.models
+            output = await work(role, value, self, models.get(role), fallback_models=models.fallbacks(role), origin=origin)
             return await self.host.keep(output), None
         except Failed as error:
             return None, error.failure
@@ -303,14 +375,15 @@ class Agent:
     def recall(self, step: int) -> tuple[m.Message, ...]:
         return self._history.get(step, ())
 
-    async def afford(self, need: Usage) -> None:
+    async def afford(self, need: Usage, *, final: bool = True) -> None:
+        await self.host.released(self.run)
         await self.host.outbox.room()
         if not self.assign.limited:
             return
         wanted = amount(need)
         while any(want > left for want, left in zip(wanted, self._left, strict=True)):
             self._asks += 1
-            answer = await self._ask(m.LeaseAsked(task=self.task, attempt=self.attempt, ask=self._asks, need=need))
+            answer = await self._ask(m.LeaseAsked(task=self.task, attempt=self.attempt, ask=self._asks, need=need, final=final))
             if isinstance(answer, m.LeaseDenied):
                 message = f"the limit on {answer.limit} is reached; raise it, or give the role a smaller model or fewer tokens"
                 raise Failed(Failure(verdict=Verdict.BUDGET, message=message))
@@ -318,6 +391,14 @@ class Agent:
             granted = amount(answer.lease)
             self._left = tuple(left + more for left, more in zip(self._left, granted, strict=True))  # type: ignore[assignment]
         self._left = tuple(left - want for left, want in zip(self._left, wanted, strict=True))  # type: ignore[assignment]
+
+    async def turn(self, model: Model, tokens: int, *, elsewhere: bool) -> Turn:
+        while True:
+            await self.host.released(self.run)
+            turn = await self.host.permits.take(model.id, self.run, tokens, elsewhere=elsewhere)
+            if not self.host.holds(self.run):
+                return turn
+            turn.ended(0, asyncio.CancelledError())  # the run was paused while it waited
 
     async def _ask(self, message: m.LeaseAsked) -> m.Message:
         future: asyncio.Future[m.Message] = asyncio.get_running_loop().create_future()

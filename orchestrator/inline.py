@@ -20,13 +20,13 @@ class InlineRuntime:
         self._coordinator: Coordinator | None = None
         self._host: Host | None = None
 
-    async def open(self, roles: Callable[[], dict[str, Roles]]) -> Coordinator:
+    async def open(self, roles: Callable[[], dict[str, Roles]]) -> tuple[Coordinator]:
         """Start; roles are shared with the host as they are, so that nothing is unpickled here."""
         self._journal = open_journal(self.store)
         self._host = Host("host/inline", EVERY, Models(), roles())
         self._coordinator = Coordinator(self._journal, [self._host])
         await self._coordinator.start()
-        return self._coordinator
+        return (self._coordinator,)
 
     async def prepare(self, team: TeamSpec) -> None:
         """Nothing: a model is made by the role that first needs it, and one host serves all."""

@@ -1,16 +1,19 @@
 """The ledger: what a run may use, has used, and has promised. Pure integer arithmetic; no clock, no I/O.
 
-Accounts form a tree: the run, its tasks, and under a task the tasks it delegates. At every moment, for every account and
-every counted dimension, ``settled + reserved <= limit``, unless a provider reported more than its worst case, which is
-recorded as it was.
+Accounts form a tree: the run, its tasks, and under a task the tasks it delegates. Above the run there may be its allowance: what was
+drawn for it from limits that hold over many runs. At every moment, for every account and every counted dimension,
+``settled + reserved <= limit``, unless a provider reported more than its worst case, which is recorded as it was.
 """
 
 from dataclasses import dataclass, field
 
-from protocols.budget import COUNTED, ZERO, Amount, Limits, Usage
+from protocols.budget import COUNTED, UNLIMITED, ZERO, Amount, Limits, Usage
 
 RUN = ""
 """The name of the run's own account."""
+
+ALLOWANCE = "\0allowance"
+"""The account above the run's; no task can have this name."""
 
 _Bounds = tuple[tuple[int, int], ...]
 """(dimension, limit) pairs; dimensions without a limit are left out, so an unlimited account costs nothing to check."""
@@ -49,13 +52,24 @@ def bounds(limits: Limits) -> _Bounds:
 
 @dataclass(slots=True)
 class Account:
-    """One node: ``settled`` and ``reserved`` include everything below it; ``held`` is the lease of this task itself."""
+    """One node: ``settled`` and ``reserved`` include everything below it; ``held`` is the lease of this task itself. What is ``kept``
+    of its limits is promised only to those who may take the ``whole``."""
 
     parent: str | None
     bounds: _Bounds = ()
     settled: Amount = ZERO
     reserved: Amount = ZERO
     held: Amount = ZERO
+    kept: Amount = ZERO
+
+    def free(self, index: int, limit: int, *, whole: bool) -> int:
+        """What of a limit can still be promised; below zero when the rest is kept."""
+        return limit - self.settled[index] - self.reserved[index] - (0 if whole else self.kept[index])
+
+    def room(self, need: Amount, *, whole: bool = False) -> int:
+        """How many times ``need`` fits here; a large number when nothing limits it."""
+        fits = (self.free(index, limit, whole=whole) // need[index] for index, limit in self.bounds if need[index])
+        return min(fits, default=1 << 30)
 
 
 @dataclass(slots=True)
@@ -73,45 +87,56 @@ class Shortage:
 
 @dataclass(slots=True)
 class Ledger:
-    """All accounts of one run."""
+    """All accounts of one run. What is ``kept`` of its limits is for those who may take the ``whole``."""
 
     limits: Limits
+    kept: Limits = UNLIMITED
     accounts: dict[str, Account] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.accounts[RUN] = Account(None, bounds(self.limits))
+        tokens, micros, models, tools, turns = (getattr(self.kept, name) or 0 for name in COUNTED)
+        self.accounts[RUN] = Account(None, bounds(self.limits), kept=(tokens, micros, models, tools, turns))
 
     @property
     def limited(self) -> bool:
-        """Whether the run itself has any counted limit."""
-        return bool(self.accounts[RUN].bounds)
+        """Whether the run has any counted limit of its own, or an allowance."""
+        return bool(self.accounts[RUN].bounds) or ALLOWANCE in self.accounts
+
+    def allow(self, total: Limits) -> None:
+        """Bound the run by what was drawn for it in all. What it has used and promised already stays."""
+        run, above = self.accounts[RUN], self.accounts.get(ALLOWANCE)
+        if above is None:
+            above = self.accounts[ALLOWANCE] = Account(None, settled=run.settled, reserved=run.reserved)
+            run.parent = ALLOWANCE
+        taken = plus(above.settled, above.reserved)
+        above.bounds = tuple((index, max(limit, taken[index])) for index, limit in bounds(total))
 
     def open(self, name: str, parent: str = RUN, limits: Limits | None = None) -> None:
         """Open an account below ``parent``; opening it again changes nothing."""
         if name not in self.accounts:
             self.accounts[name] = Account(parent, bounds(limits) if limits else ())
 
+    def renew(self, name: str, limits: Limits | None) -> None:
+        """Bound an account anew, on top of what it has used."""
+        account = self.accounts[name]
+        account.bounds = tuple((index, limit + account.settled[index]) for index, limit in bounds(limits)) if limits else ()
+
     def limits_of(self, name: str) -> bool:
         """Whether any account from ``name`` up to the run has a counted limit."""
         return any(account.bounds for _, account in self._upwards(name))
 
-    def shortage(self, name: str, need: Amount) -> Shortage | None:
+    def shortage(self, name: str, need: Amount, *, whole: bool = False) -> Shortage | None:
         """The first limit, from ``name`` upwards, that ``need`` would pass; ``None`` when it fits."""
         for account_name, account in self._upwards(name):
             for index, limit in account.bounds:
-                free = limit - account.settled[index] - account.reserved[index]
+                free = max(account.free(index, limit, whole=whole), 0)
                 if need[index] > free:
-                    return Shortage(account_name, index, max(free, 0))
+                    return Shortage(account_name, index, free)
         return None
 
-    def room(self, name: str, need: Amount) -> int:
+    def room(self, name: str, need: Amount, *, whole: bool = False) -> int:
         """How many times ``need`` fits, over all limits from ``name`` upwards; a large number when nothing limits it."""
-        fits = 1 << 30
-        for _, account in self._upwards(name):
-            for index, limit in account.bounds:
-                if need[index]:
-                    fits = min(fits, (limit - account.settled[index] - account.reserved[index]) // need[index])
-        return max(fits, 0)
+        return max(min(account.room(need, whole=whole) for _, account in self._upwards(name)), 0)
 
     def reserve(self, name: str, need: Amount) -> None:
         """Promise ``need`` to ``name``. The caller has asked ``shortage`` first."""

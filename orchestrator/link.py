@@ -68,6 +68,15 @@ class Outbox:
         self._filled.set()
         return self._last
 
+    @property
+    def first(self) -> int:
+        """The number of the first parcel that is not acknowledged."""
+        return self._acked + 1
+
+    def unheard(self) -> list[Parcel]:
+        """What is not acknowledged."""
+        return [parcel for parcel, _ in self._parcels]
+
     async def delivered(self, number: int) -> None:
         """Return when the other side has acknowledged this parcel."""
         if number > self._acked:
@@ -85,13 +94,13 @@ class Outbox:
         pause = 0.0
         while True:
             await self._filled.wait()
-            batch, label = await self._next()
             try:
+                batch, label = await self._next()
                 taken = await self._carry(batch.pack(), label)
             except LinkDown:
                 taken = 0
             except Exception:
-                log.exception("a batch was refused and is sent again", first=batch.first, sender=batch.sender)
+                log.exception("a batch was refused and is sent again", first=self.first, sender=self.sender)
                 taken = 0
             if taken > self._acked:
                 pause = 0.0
@@ -134,9 +143,10 @@ class Outbox:
 class Inbox:
     """The receiving side: tells new parcels from repeated ones."""
 
-    def __init__(self, sender: str) -> None:
+    def __init__(self, sender: str, taken: int = 0) -> None:
+        """``taken`` is the number of the last parcel that somebody else has taken before."""
         self.sender = sender
-        self.taken = 0
+        self.taken = taken
 
     def fresh(self, batch: Batch) -> tuple[Parcel, ...]:
         """The parcels not taken before. A batch that leaves a gap, or of another sender, has none."""

@@ -4,9 +4,9 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from agents.role import Role
@@ -14,6 +14,22 @@ from protocols.failures import BadInput, Failed, Failure, Verdict
 from protocols.team import MERGE, MergeSpec
 
 FAN_IN = 32
+
+T = TypeVar("T")
+
+
+class Part(BaseModel, Generic[T]):
+    """An item of a merge that wants to know what is missing: one whose function or role takes ``list[Part[...]]``.
+
+    A part that ``failed`` has no value, and ``failure`` says why; of one by a ``fallback`` it says why the role before it failed.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    task: str
+    role: str
+    standing: Literal["done", "fallback", "failed"] = "done"
+    value: T | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +53,8 @@ def only() -> Merge:
 def reduce(function: Callable[[list[Any]], Any], fan_in: int = FAN_IN) -> Merge:
     """Results folded by ``function(list) -> value``, at most ``fan_in`` at a time, and the values that gives again, until one is left.
 
-    The list has the type that the function's parameter declares. With more than ``fan_in`` results the function sees its own values,
+    The list has the type that the function's parameter declares; ``list[Part[...]]`` has what failed, too. With more than ``fan_in``
+    results the function sees its own values,
     so what it returns must be fit to be one of its items.
     """
     _check_fan_in(fan_in)
@@ -48,7 +65,7 @@ def reduce(function: Callable[[list[Any]], Any], fan_in: int = FAN_IN) -> Merge:
     def node(ask: dict[str, Any]) -> Any:
         return to_jsonable_python(function(read(_values(ask))))
 
-    return _tree(node, fan_in)
+    return _tree(node, fan_in, labelled=_takes_parts(_annotation(function)))
 
 
 def vote(quorum: float | int | None = None, weights: Mapping[str, float] | None = None, fan_in: int = 200) -> Merge:
@@ -93,14 +110,22 @@ def best_of(scorer: Callable[[Any], float], fan_in: int = FAN_IN) -> Merge:
 
 
 def synthesise(role: Role, fan_in: int = 8) -> Merge:
-    """Results merged by a role of the team, whose input is a list: ``fan_in`` at a time, and its outputs again, until one is left."""
+    """Results merged by a role of the team, whose input is a list: ``fan_in`` at a time, and its outputs again, until one is left.
+
+    A role whose input is ``list[Part[...]]`` also gets what failed, and is told what a fallback gave.
+    """
     _check_fan_in(fan_in)
-    return Merge(MergeSpec(kind="tree", role=role.name, fan_in=fan_in), role)
+    return Merge(MergeSpec(kind="tree", role=role.name, fan_in=fan_in, labelled=_takes_parts(role.input)), role)
 
 
-def _tree(node: Callable[[dict[str, Any]], Any], fan_in: int) -> Merge:
+def _tree(node: Callable[[dict[str, Any]], Any], fan_in: int, *, labelled: bool = False) -> Merge:
     role = Role(name=MERGE, input=dict[str, Any], output=Any, run=node)
-    return Merge(MergeSpec(kind="tree", fan_in=fan_in), role)
+    return Merge(MergeSpec(kind="tree", fan_in=fan_in, labelled=labelled), role)
+
+
+def _takes_parts(kind: Any) -> bool:
+    items = get_args(kind)
+    return bool(items) and isinstance(items[0], type) and issubclass(items[0], Part)
 
 
 def _values(ask: dict[str, Any]) -> list[Any]:

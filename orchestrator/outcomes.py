@@ -8,12 +8,16 @@ from protocols import codec
 from protocols.budget import NOTHING, Usage
 from protocols.envelope import BATCH_BYTES
 from protocols.failures import Failure
-from protocols.messages import BlobRef, Value
+from protocols.messages import BlobRef, FellBack, Value
 from protocols.record import Record
 
 
 class TaskOutcome(Record):
-    """How one task ended. ``status`` is a phase: done, failed, or where it stood when the run ended; ``seconds`` is wall time."""
+    """How one task ended. ``status`` is a phase: done, failed, or where it stood when the run ended; ``seconds`` is wall time.
+
+    ``fallbacks`` says who failed at it and took over, in order: what the last one gave is the output, and ``role`` is the last role.
+    ``is_result``: its output is one of the run's results, because no other task of the plan takes it.
+    """
 
     task: str
     role: str
@@ -23,14 +27,15 @@ class TaskOutcome(Record):
     usage: Usage = NOTHING
     seconds: float = 0.0
     attempts: int = 0
+    fallbacks: tuple[FellBack, ...] = ()
+    is_result: bool = False
 
 
 class Row(NamedTuple):
-    """One task of a page: its outcome; the blob that holds its output, if one does; and whether it is a result of the run."""
+    """One task of a page: its outcome, and the blob that holds its output, if one does."""
 
     outcome: TaskOutcome
     blob: BlobRef | None
-    is_result: bool
 
 
 def page(state: RunState, start: int) -> bytes:
@@ -50,6 +55,7 @@ def page(state: RunState, start: int) -> bytes:
                 one.usage.model_dump(exclude_defaults=True) if one.usage is not NOTHING else None,
                 one.ended - one.began if one.began and one.ended else 0,
                 one.attempt,
+                [fallen.model_dump(mode="json", exclude_defaults=True) for fallen in one.fallen],
                 one.is_result,
             ]
         )
@@ -65,7 +71,7 @@ def rows(packed: bytes) -> tuple[int, list[Row]]:
     total, found = codec.unpack_value(packed)
     made = []
     for row in found:
-        task, role, status, output, blob, failure, usage, milliseconds, attempts, is_result = codec.unpack_value(row)
+        task, role, status, output, blob, failure, usage, milliseconds, attempts, fallbacks, is_result = codec.unpack_value(row)
         outcome = TaskOutcome(
             task=task,
             role=role,
@@ -75,6 +81,8 @@ def rows(packed: bytes) -> tuple[int, list[Row]]:
             usage=usage or NOTHING,
             seconds=milliseconds / 1000,
             attempts=attempts,
+            fallbacks=fallbacks,
+            is_result=is_result,
         )
-        made.append(Row(outcome, BlobRef.model_validate(blob) if blob else None, is_result))
+        made.append(Row(outcome, BlobRef.model_validate(blob) if blob else None))
     return total, made

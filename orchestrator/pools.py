@@ -21,6 +21,10 @@ QUIET_SECONDS = 30.0
 class Hiring(Protocol):
     """Makes hosts and ends them."""
 
+    def there(self, pool: str) -> list[int]:
+        """The numbers of the pool's hosts that are there already, in order."""
+        ...
+
     async def hire(self, pool: str, number: int, resources: Resources) -> HostSide:
         """Host ``number`` of a pool, with these resources; one that is there already is taken as it is."""
         ...
@@ -66,7 +70,11 @@ class Pools:
         """Hire for what these runs need now, and let go what has been quiet."""
         needed = needs(states)
         for name, (resources, _) in needed.items():
-            self._pools.setdefault(name, _Pool(resources))
+            if name not in self._pools:
+                self._pools[name] = pool = _Pool(resources)
+                for number in self._hiring.there(name):  # those of an earlier coordinator
+                    roster.add(await self._hiring.hire(name, number, resources))
+                    pool.hired = number + 1
         for name, pool in self._pools.items():
             target = wanted(needed[name][1], pool.resources) if name in needed else 0
             hosts = roster.hosts(name)

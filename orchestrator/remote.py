@@ -1,13 +1,13 @@
 """Coordinator and host actors as others reach them. Any call may fail with ``LinkDown``; what the other side raised is raised here."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from orchestrator.link import HostGone, LinkDown
-from orchestrator.sides import CoordinatorSide, Watched
+from orchestrator.sides import Attached, CoordinatorSide, Place, Watched
 from protocols.failures import CallboardError
 from protocols.messages import BlobRef
 from protocols.team import Resources
@@ -42,11 +42,11 @@ class RemoteHost:
         self.capacity = resources.agents_per_host
         self._handle = ray.get_actor(name, namespace=NAMESPACE)
 
-    async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
+    async def attach(self, coordinator: str, side: CoordinatorSide, born: int, wanted: Sequence[Place] = ()) -> Attached:
         """See ``HostSide``. The coordinator is this very actor, so the host gets its handle."""
         me = ray.get_runtime_context().current_actor
-        found: str = await called(self._handle.attach.remote(coordinator, me))
-        return found
+        incarnation, first, kept = await called(self._handle.attach.remote(coordinator, me, born, list(wanted)))
+        return Attached(incarnation, first, kept)
 
     async def deliver(self, batch: bytes, label: str = "") -> int:
         """See ``HostSide``. The label is the name of the call in Ray's dashboard."""
@@ -80,10 +80,10 @@ class RemoteCoordinator:
         data: bytes = await called(self._handle.get_blob.remote(digest))
         return data
 
-    async def has(self, run: str) -> bool:
+    async def begun(self, run: str) -> bytes | None:
         """See ``Coordinator``."""
-        known: bool = await called(self._handle.has.remote(run))
-        return known
+        request: bytes | None = await called(self._handle.begun.remote(run))
+        return request
 
     async def submit(self, run: str, request: bytes) -> None:
         """See ``Coordinator``."""
@@ -96,6 +96,14 @@ class RemoteCoordinator:
     async def cancel(self, run: str, reason: str) -> None:
         """See ``Coordinator``."""
         await called(self._handle.cancel.options(name=f"cancel {run}").remote(run, reason))
+
+    async def pause(self, run: str, paused: bool) -> None:
+        """See ``Coordinator``."""
+        await called(self._handle.pause.options(name=f"{'pause' if paused else 'continue'} {run}").remote(run, paused))
+
+    async def decide(self, run: str, decided: bytes) -> None:
+        """See ``Coordinator``."""
+        await called(self._handle.decide.options(name=f"decide {run}").remote(run, decided))
 
     async def abandon(self, run: str, reason: str) -> None:
         """See ``Coordinator``."""

@@ -3,15 +3,16 @@
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from orchestrator.link import HostGone, Inbox, LinkDown, Outbox, now
 from orchestrator.observe.logs import get_logger
-from orchestrator.sides import CoordinatorSide, HostSide
+from orchestrator.sides import CoordinatorSide, HostSide, Place
 from protocols import codec
-from protocols.failures import Verdict
-from protocols.messages import StopTask
+from protocols.failures import CallboardError, Verdict
+from protocols.messages import HoldRun, StopTask
 
 log = get_logger("roster")
 
@@ -21,6 +22,12 @@ PATIENCE_SECONDS = 15.0
 
 Lost = Callable[[str, dict[tuple[str, str], int]], Awaitable[None]]
 """Told of a host that is gone, with its attempts by (run, task)."""
+
+Wanted = Callable[[str], Sequence[Place]]
+"""Of a host that is about to be attached: what an earlier coordinator gave it and is still wanted."""
+
+Kept = Callable[[str, Sequence[Place]], None]
+"""Told of a host that was attached: what it goes on with."""
 
 
 @dataclass(slots=True)
@@ -39,14 +46,18 @@ class Link:
 class Roster:
     """Attaches hosts, watches over them, and knows what they have at work."""
 
-    def __init__(self, coordinator: str, me: CoordinatorSide, lost: Lost, wake: asyncio.Event) -> None:
+    def __init__(self, coordinator: str, me: CoordinatorSide, wanted: Wanted, kept: Kept, lost: Lost, wake: asyncio.Event) -> None:
         self._coordinator = coordinator
+        self._born = now()
         self._me = me
+        self._wanted = wanted
+        self._kept = kept
         self._lost = lost
         self._wake = wake
         self._watches: dict[str, tuple[HostSide, asyncio.Task[None]]] = {}
         self.links: dict[str, Link] = {}
         self._settled = asyncio.Event()
+        self._attached = asyncio.Event()
         self._failure: Exception | None = None
 
     def add(self, side: HostSide) -> None:
@@ -72,6 +83,14 @@ class Roster:
         await self._settled.wait()
         if self._failure is not None and not self.links:
             raise self._failure
+
+    async def heard(self, hosts: Collection[str], seconds: float) -> None:
+        """Return when those of these hosts that are known are attached, or this much time has passed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(name not in self.links and not watch.done() for name, (_, watch) in self._watches.items() if name in hosts):
+                    self._attached.clear()
+                    await self._attached.wait()
 
     async def close(self) -> None:
         """Let go of all hosts."""
@@ -102,6 +121,15 @@ class Roster:
                 if at_run == run:
                     self.stop_task(run, task, verdict)
 
+    def hold(self, run: str, held: bool) -> None:
+        """Have the agents of a run wait before their next call, or go on."""
+        for link in self.links.values():
+            link.outbox.send(run, codec.pack(HoldRun(held=held)), f"{run} / {'pause' if held else 'continue'}")
+
+    def having(self, run: str) -> tuple[tuple[str, int], ...]:
+        """What hosts have at work for a run, as (task, attempt)."""
+        return tuple((task, n) for link in self.links.values() for (at_run, task), n in link.at_work.items() if at_run == run)
+
     def give_up(self, run: str) -> Iterator[tuple[str, tuple[tuple[str, int], ...]]]:
         """Forget what is still at work for a run: (host, ((task, attempt), ...))."""
         for name, link in self.links.items():
@@ -115,7 +143,10 @@ class Roster:
         try:
             await self._keep(side)
         except Exception as error:
-            log.exception("a host can't be used", host=side.name)
+            if isinstance(error, CallboardError):
+                log.warning("a host can't be used", host=side.name, why=str(error))
+            else:
+                log.exception("a host can't be used", host=side.name)
             self._failure = error
             self._settled.set()
             await self._drop(side.name)
@@ -141,9 +172,12 @@ class Roster:
     async def _attach(self, side: HostSide) -> None:
         await self._drop(side.name)
         outbox = Outbox(f"{self._coordinator}/{secrets.token_hex(3)}", side.deliver, self._me.put_blob)
-        incarnation = await side.attach(outbox.sender, self._me)
+        attached = await side.attach(outbox.sender, self._me, self._born, self._wanted(side.name))
         pump = asyncio.create_task(outbox.run(), name=f"outbox to {side.name}")
-        self.links[side.name] = Link(side, Inbox(incarnation), outbox, pump, now())
+        self.links[side.name] = link = Link(side, Inbox(attached.incarnation, attached.first - 1), outbox, pump, now())
+        link.at_work = {(run, task): attempt for run, task, attempt in attached.kept}
+        self._kept(side.name, attached.kept)
+        self._attached.set()
         self._settled.set()
         self._wake.set()
 

@@ -30,7 +30,7 @@ def schedule(state: RunState, room: Mapping[str, dict[str, int]], most: int = 10
     Roles take turns, so that none waits for another; within a role, tasks go in the order in which they became ready, to the host
     with the most room.
     """
-    if state.stopping is not None or state.closing:
+    if state.stopping is not None or state.closing or state.paused:
         return None
     items: list[Dispatch] = []
     heaps: dict[str, list[tuple[int, str]]] = {}

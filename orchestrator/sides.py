@@ -1,8 +1,21 @@
 """Who is what to whom: the coordinator as hosts and as drivers see it, and a host as the coordinator does."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from protocols.messages import BlobRef
+
+Place = tuple[str, str, int]
+"""An attempt at work, as (run, task, attempt)."""
+
+
+class Attached(NamedTuple):
+    """A host that works for a coordinator: its incarnation, the number of the first parcel that it will say, and what it goes on with
+    of an earlier coordinator's work, or has ended without being heard."""
+
+    incarnation: str
+    first: int = 1
+    kept: tuple[Place, ...] = ()
 
 
 class CoordinatorSide(Protocol):
@@ -39,8 +52,9 @@ class HostSide(Protocol):
         """How many tasks it may have at work."""
         ...
 
-    async def attach(self, coordinator: str, side: CoordinatorSide) -> str:
-        """Work for this coordinator from now on, and drop what an earlier one gave; returns the host's incarnation."""
+    async def attach(self, coordinator: str, side: CoordinatorSide, born: int, wanted: Sequence[Place] = ()) -> Attached:
+        """Work for this coordinator from now on, and of what an earlier one gave only on ``wanted``. ``born`` is when the coordinator
+        began, in milliseconds: raises ``StaleEpoch`` for one that is older than the one that is attached."""
         ...
 
     async def deliver(self, batch: bytes, label: str = "") -> int:
@@ -63,10 +77,12 @@ class Watched(NamedTuple):
 class Service(Protocol):
     """A coordinator as drivers reach it (see ``Coordinator`` for what each does). Any call may raise ``LinkDown``."""
 
-    async def has(self, run: str) -> bool: ...
+    async def begun(self, run: str) -> bytes | None: ...
     async def submit(self, run: str, request: bytes) -> None: ...
     async def resume(self, run: str) -> None: ...
     async def cancel(self, run: str, reason: str) -> None: ...
+    async def pause(self, run: str, paused: bool) -> None: ...
+    async def decide(self, run: str, decided: bytes) -> None: ...
     async def abandon(self, run: str, reason: str) -> None: ...
     async def wait(self, run: str, seconds: float) -> bool: ...
     async def watch(self, run: str, after: int, partial: int, seconds: float) -> Watched: ...

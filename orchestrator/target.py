@@ -27,8 +27,8 @@ def load(text: str) -> Target:
     The folder of a file, or the working directory for a module, goes first on the import path, as ``python`` does it.
     Raises ``BadInput`` that says what is wrong and what to write instead; what the code itself prints goes where it always goes.
     """
-    where, name = _split(text)
-    if where.endswith(".py") or "/" in where:
+    where, name = split(text)
+    if is_file(where):
         module, place = _from_file(where)
     else:
         module, place = _from_module(where)
@@ -42,13 +42,19 @@ def load(text: str) -> Target:
     return Target(found, f"{place}:{name}")
 
 
-def _split(text: str) -> tuple[str, str]:
+def split(text: str) -> tuple[str, str]:
+    """The file or module of a target, and the name in it. Raises ``BadInput`` when there is neither."""
     where, colon, name = text.rpartition(":")
     if not colon or name.endswith(".py") or "/" in name:
         where, name = text, DEFAULT_NAME
     if not where:
         raise BadInput(f"{text!r} names no file or module; write file.py:team or package.module:team")
     return where, name or DEFAULT_NAME
+
+
+def is_file(where: str) -> bool:
+    """Whether ``where`` is written as a file, not as a module."""
+    return where.endswith(".py") or "/" in where
 
 
 def _from_file(where: str) -> tuple[ModuleType, str]:

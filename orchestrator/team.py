@@ -1,17 +1,19 @@
 """Teams: the roles, planner, merge and budget that carry out goals. What a user defines and runs."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agents.models.port import Model
 from agents.role import Role, unmet
+from orchestrator import fallback
 from orchestrator.merge import Merge, collect, only
 from orchestrator.planner import check, from_function, from_role
 from protocols import ids
-from protocols.budget import UNLIMITED, Limits
+from protocols.budget import COUNTED, UNLIMITED, Limits
+from protocols.chat import Throttling
 from protocols.failures import BadInput
 from protocols.plan import Plan, Task
 from protocols.team import MERGE, PLANNER, TeamSpec
@@ -29,7 +31,8 @@ class Team:
     ``planner`` is a function ``goal -> Plan`` (or ``(goal, failures) -> Plan``, which can plan anew), a fixed ``Plan``, or a role whose
     model plans; a team of one role needs none. ``merge`` makes one result of many (see ``orchestrator.merge``). ``budget`` bounds a
     whole run, ``user`` is charged for it. ``most_tasks`` bounds what a plan or a delegation may hold, ``depth`` how deep agents may
-    delegate, ``replans`` how often a plan may be mended. Raises ``BadInput`` for parts that do not fit together.
+    delegate, ``replans`` how often a plan may be mended. ``reserve`` is what of the budget's counted limits only fallbacks may use
+    (see ``Role``), so that one can always run. Raises ``BadInput`` for parts that do not fit together.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Team:
     most_tasks: int = 100_000
     depth: int = 3
     replans: int = 1
+    reserve: Limits = UNLIMITED
+    throttles: Mapping[str, Throttling] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.roles:
@@ -56,7 +61,7 @@ class Team:
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise BadInput(f"team {self.name!r} has two roles called {sorted(twice)[0]!r}; every role needs a name of its own")
-        if self.planner is None and len(self.roles) > 1:
+        if self.planner is None and len(self._first) != 1:
             raise BadInput(f"team {self.name!r} has {len(names)} roles and no planner; give it a function goal -> Plan, or a Plan")
         if isinstance(self.planner, Plan):
             wrong = check(self.planner, self._working, self.most_tasks)
@@ -68,10 +73,22 @@ class Team:
             for name in role.delegates:
                 if name not in self._working:
                     raise BadInput(f"role {role.name!r} may delegate to {name!r}, which team {self.name!r} does not have")
+        wrong = [*fallback.check(self.cast), *self.unkept(self.budget)]
+        if wrong:
+            raise BadInput(wrong[0])
 
     @cached_property
     def _working(self) -> dict[str, Role]:
-        return {role.name: role for role in self.roles}
+        merger = self.merge.role if self.merge is not None else None
+        own = {role.name: role for role in self.roles}
+        others = [role for role in (self.planner, merger) if isinstance(role, Role)]
+        return fallback.carried([*own.values(), *others]) | own
+
+    @cached_property
+    def _first(self) -> list[Role]:
+        """The roles that are not there only for others to fall back to."""
+        behind = {to.role for role in self.roles for to in role.fallbacks}
+        return [role for role in self.roles if role.name not in behind]
 
     @cached_property
     def _merge(self) -> Merge:
@@ -106,7 +123,14 @@ class Team:
             most_tasks=self.most_tasks,
             depth=self.depth,
             replans=self.replans if replans else 0,
+            throttles=self._declared() | dict(self.throttles),
         )
+
+    def _declared(self) -> dict[str, Throttling]:
+        """What models say themselves that their providers allow."""
+        models = [model for role in self.cast.values() for model in role.models if not isinstance(model, str)]
+        found = {model.id: getattr(model, "throttling", None) for model in models}
+        return {name: declared for name, declared in found.items() if declared is not None and declared != Throttling()}
 
     def plan(self, goal: Any) -> Plan | None:
         """The plan that is known before the run: the fixed one, or the one task of a team of one role."""
@@ -114,7 +138,7 @@ class Team:
             return self.planner
         if self.planner is not None:
             return None
-        role = self.roles[0]
+        (role,) = self._first
         try:
             role.read_input(goal)
         except BadInput as error:
@@ -129,10 +153,11 @@ class Team:
 
     def with_model(self, model: str | Model) -> "Team":
         """The same team with every role that has a model using this one. Raises ``BadInput`` when none has."""
-        return self.with_models(lambda name, role: model)
+        return self.with_models(lambda name, role: (model,))
 
-    def with_models(self, choose: Callable[[str, Role], str | Model]) -> "Team":
-        """The same team with, for every role that has a model, the one that ``choose`` gives for its name in ``cast`` and itself.
+    def with_models(self, choose: Callable[[str, Role], Sequence[str | Model]]) -> "Team":
+        """The same team with, for every role that has a model, those that ``choose`` gives for its name in ``cast`` and itself: its model,
+        and the fallbacks of that.
 
         Raises ``BadInput`` when none has.
         """
@@ -140,38 +165,30 @@ class Team:
             raise BadInput(f"no role of team {self.name!r} uses a model; leave the model out")
 
         def changed(name: str, role: Role) -> Role:
-            return replace(role, model=choose(name, role)) if role.model is not None else role
+            if role.model is None and role.fallback is None:
+                return role
+            model, *others = choose(name, role) if role.model is not None else (None,)
+            return replace(role, model=model, fallback_models=tuple(others), fallback=fallback.named(role))
 
         merge = self.merge
         if merge is not None and merge.role is not None:
             merge = replace(merge, role=changed(merge.role.name, merge.role))
         planner = changed(PLANNER, self.planner) if isinstance(self.planner, Role) else self.planner
-        return replace(self, roles=tuple(changed(role.name, role) for role in self.roles), planner=planner, merge=merge)
+        return replace(self, roles=tuple(changed(*one) for one in self._working.items()), planner=planner, merge=merge)
 
     def unmet(self, budget: Limits) -> list[str]:
         """What models lack to be called, what roles ask of them that they can't do, and money limits on models without a price."""
-        found = []
-        for role in self.cast.values():
-            if role.model is None:
-                if not role.is_function:
-                    found.append(f"role {role.name!r} works by {role.strategy} and has no model; give it one, such as model='embedded'")
-                continue
-            if isinstance(role.model, str):
-                from agents.models.registry import resolve
+        return unmet_among(self.cast.values(), budget)
 
-                model = resolve(role.model)
-            else:
-                model = role.model
-            missing: str | None = getattr(model, "missing", None)
-            if missing is not None:
-                found.append(f"role {role.name!r}: {missing}")
-            found += unmet(role, model.profile)
-            if budget.micros is not None and model.price is None:
-                found.append(
-                    f"role {role.name!r} uses {model.id}, whose price is not known, and the run has a limit on money; "
-                    f"give the model a price, or limit tokens and calls instead"
-                )
-        return found
+    def unkept(self, budget: Limits) -> list[str]:
+        """Why ``reserve`` can't be kept of this budget."""
+        if self.reserve.seconds is not None:
+            return [f"the reserve of team {self.name!r} has seconds, which can't be kept; give it {', '.join(COUNTED)}"]
+        return [
+            f"the reserve of team {self.name!r} is {kept} {name} of {limit}; keep less, or raise the limit"
+            for name in COUNTED
+            if (kept := getattr(self.reserve, name)) is not None and (limit := getattr(budget, name)) is not None and kept > limit
+        ]
 
     async def run(self, goal: Any = None, **settings: Any) -> "RunResult":
         """Carry out ``goal`` and return the merged result. Settings as for ``start``."""
@@ -215,3 +232,30 @@ class Team:
             raise
         handle.owns(board)
         return handle
+
+
+def unmet_among(roles: Iterable[Role], budget: Limits) -> list[str]:
+    """As ``Team.unmet``, for some roles."""
+    found = []
+    for role in roles:
+        if role.model is None:
+            if not role.is_function:
+                found.append(f"role {role.name!r} works by {role.strategy} and has no model; give it one, such as model='embedded'")
+            continue
+        for named in role.models:
+            if isinstance(named, str):
+                from agents.models.registry import resolve
+
+                model = resolve(named)
+            else:
+                model = named
+            missing: str | None = getattr(model, "missing", None)
+            if missing is not None:
+                found.append(f"role {role.name!r}: {missing}")
+            found += unmet(role, model.profile)
+            if budget.micros is not None and model.price is None:
+                found.append(
+                    f"role {role.name!r} uses {model.id}, whose price is not known, and the run has a limit on money; "
+                    f"give the model a price, or limit tokens and calls instead"
+                )
+    return found

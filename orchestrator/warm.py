@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from orchestrator.home import home_folder
 from protocols.failures import BadInput, CallboardError
 from protocols.record import Record
 
@@ -23,42 +24,51 @@ STOP_SECONDS = 30.0
 
 _LOOK_SECONDS = 0.2
 _READY = "Ray runtime started"
+_TOKEN = "Token authentication is enabled"
 
 
 class Warm(Record):
-    """A cluster that was started: the process to end it by (and when that began), its address, its dashboard and its log."""
+    """A cluster that was started: the process to end it by (and when that began), its address, its dashboard and its log.
+
+    ``authentication`` is Ray's mode that it was started in, ``token`` or ``disabled``.
+    """
 
     pid: int
     began: str
     address: str
     dashboard: str | None = None
     log: str = ""
-
-
-def home() -> Path:
-    """The folder that all of this is kept in."""
-    return Path(os.environ.get("CALLBOARD_HOME") or "~/.callboard").expanduser()
+    authentication: str | None = None
 
 
 def found() -> Warm | None:
     """The cluster that ``start`` started, if it is still there."""
     try:
-        warm = Warm.model_validate_json((home() / "cluster.json").read_bytes())
+        warm = Warm.model_validate_json((home_folder() / "cluster.json").read_bytes())
     except (OSError, ValueError):
         return None
     return warm if _began(warm.pid) == warm.began else None
 
 
-def start(*, cpus: int | None = None, port: int = 0, dashboard_port: int | None = None) -> Warm:
-    """Start a cluster on loopback; ``dashboard_port`` ``None`` is without a dashboard, and a port of 0 is any that is free.
+def heed(warm: Warm) -> None:
+    """Have this process join the cluster in the mode that it was started in. To be called before Ray is loaded: it reads this once."""
+    if warm.authentication is not None:
+        os.environ.setdefault("RAY_AUTH_MODE", warm.authentication)
 
-    Raises ``BadInput`` when one is there already or a port is taken, ``CallboardError`` when Ray does not start.
+
+def start(*, cpus: int | None = None, port: int = 0, dashboard_port: int | None = None) -> Warm:
+    """Start a cluster on this machine; ``dashboard_port`` ``None`` is without a dashboard, and a port of 0 is any that is free.
+
+    The dashboard is on loopback; Ray's own ports are on every interface, and who joins needs the token where there is one.
+
+    This process is ready to join it then. Raises ``BadInput`` when one is there already or a port is taken, ``CallboardError`` when Ray
+    does not start.
     """
     there = found()
     if there is not None:
         raise BadInput(f"a cluster is up already at {there.address}; use it, or end it with `callboard down`")
-    home().mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = home() / "cluster.log"
+    home_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = home_folder() / "cluster.log"
     port = _free(port)
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address=127.0.0.1", f"--port={port}"]
@@ -70,8 +80,8 @@ def start(*, cpus: int | None = None, port: int = 0, dashboard_port: int | None 
         command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard.rpartition(':')[2]}"]
     if cpus is not None:
         command.append(f"--num-cpus={cpus}")
-    # task names hold run and task ids: as metric labels they would be without bound
-    settings = {"RAY_metric_cardinality_level": "low"} | os.environ
+    # task names hold run and task ids: as metric labels they would be without bound. Hosts stay, so to wait for an idle node is in vain
+    settings = {"RAY_metric_cardinality_level": "low", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"} | os.environ
     settings["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # jobs say `python`
     with log.open("wb") as said:
         process = subprocess.Popen(
@@ -83,8 +93,12 @@ def start(*, cpus: int | None = None, port: int = 0, dashboard_port: int | None 
     except BaseException:
         stop(warm)
         raise
-    file = home() / "cluster.json"
+    # with a token at hand Ray asks for it unless it is told otherwise, and who joins does not see that by itself
+    mode = os.environ.get("RAY_AUTH_MODE") or ("token" if _TOKEN in log.read_text(errors="replace") else "disabled")
+    warm = warm.model_copy(update={"authentication": mode})
+    file = home_folder() / "cluster.json"
     file.write_text(warm.model_dump_json())
+    heed(warm)
     return warm
 
 
@@ -100,7 +114,7 @@ def stop(warm: Warm) -> None:
             with suppress(ChildProcessError):
                 os.waitpid(warm.pid, os.WNOHANG)
             time.sleep(_LOOK_SECONDS)
-    (home() / "cluster.json").unlink(missing_ok=True)
+    (home_folder() / "cluster.json").unlink(missing_ok=True)
 
 
 def _await_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -126,4 +126,13 @@ class Price(Record):
         return -(-total // 1_000_000)
 
 
+class Throttling(Record):
+    """What a model's provider allows all who share it: requests and tokens (of input and output) a minute, and calls at once. ``None`` is
+    not known: then the provider's refusals show it."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    concurrency: int | None = Field(default=None, ge=1)
+
+
 FREE = Price(input_micros=0, output_micros=0)

@@ -1,32 +1,77 @@
 """How work fails: a closed set of verdicts as values, and the short tree of errors that people meet."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from protocols.record import Record
 
 
 class Verdict(StrEnum):
-    """Why a task ended without a result. Closed: a new mode is a new schema version."""
+    """Why a task ended without a result; ``MODES`` describes each. Closed: a new mode is a new schema version."""
 
-    BUDGET = "budget"  # a limit on money, tokens or calls would have been passed
-    DEADLINE = "deadline"  # the time allowed ran out
-    TURNS = "turns"  # the agent used its turns without an answer
-    LOOP = "loop"  # the agent repeated itself after being told
-    HALLUCINATED_TOOL = "hallucinated_tool"  # it kept calling tools that do not exist
-    BAD_ARGUMENTS = "bad_arguments"  # it kept calling tools with arguments that do not fit
-    SCHEMA = "schema"  # its answer never fitted the output type
-    TOOL_ERROR = "tool_error"  # a tool failed and the agent could not go on
-    CODE_ERROR = "code_error"  # a deterministic role raised
-    PROVIDER = "provider"  # the model's provider failed
-    CONTEXT = "context"  # the conversation no longer fits the model
-    REFUSED = "refused"  # the model refused
-    PLAN = "plan"  # no plan passed the checks
-    UNDECIDED = "undecided"  # a vote had no majority or quorum
-    DEPENDENCY = "dependency"  # a task that it needs failed
-    CANCELLED = "cancelled"  # a person or a parent stopped it
-    EFFECT_IN_DOUBT = "effect_in_doubt"  # a write may or may not have happened
-    INFRASTRUCTURE = "infrastructure"  # hosts were lost too often
+    BUDGET = "budget"
+    DEADLINE = "deadline"
+    TURNS = "turns"
+    LOOP = "loop"
+    PING_PONG = "ping_pong"
+    HALLUCINATED_TOOL = "hallucinated_tool"
+    BAD_ARGUMENTS = "bad_arguments"
+    SCHEMA = "schema"
+    TOOL_ERROR = "tool_error"
+    CODE_ERROR = "code_error"
+    PROVIDER = "provider"
+    CONTEXT = "context"
+    REFUSED = "refused"
+    PLAN = "plan"
+    UNDECIDED = "undecided"
+    DEPENDENCY = "dependency"
+    CANCELLED = "cancelled"
+    EFFECT_IN_DOUBT = "effect_in_doubt"
+    INFRASTRUCTURE = "infrastructure"
+
+
+class Severity(StrEnum):
+    """How much a failure asks of the person who reads of it."""
+
+    NOTICE = "notice"  # it follows from something else, or was wished for
+    WARNING = "warning"  # a limit or a rule did what it is there for
+    ERROR = "error"  # the work was not done: a role, tool, model or provider needs attention
+    CRITICAL = "critical"  # look before anything goes on
+
+
+class Mode(NamedTuple):
+    """What is known of a verdict before any failure: how severe it is, and what it means."""
+
+    severity: Severity
+    description: str
+
+
+MODES: Mapping[Verdict, Mode] = MappingProxyType(
+    {
+        Verdict.BUDGET: Mode(Severity.WARNING, "a limit on money, tokens or calls would have been passed"),
+        Verdict.DEADLINE: Mode(Severity.WARNING, "the time allowed ran out"),
+        Verdict.TURNS: Mode(Severity.ERROR, "the agent used its turns without an answer"),
+        Verdict.LOOP: Mode(Severity.ERROR, "the agent repeated itself after being told"),
+        Verdict.PING_PONG: Mode(Severity.ERROR, "agents handed the same work to each other, or asked for it again and again"),
+        Verdict.HALLUCINATED_TOOL: Mode(Severity.ERROR, "it kept calling tools that do not exist"),
+        Verdict.BAD_ARGUMENTS: Mode(Severity.ERROR, "it kept calling tools with arguments that do not fit"),
+        Verdict.SCHEMA: Mode(Severity.ERROR, "its answer never fitted the output type"),
+        Verdict.TOOL_ERROR: Mode(Severity.ERROR, "a tool failed and the agent could not go on"),
+        Verdict.CODE_ERROR: Mode(Severity.ERROR, "a deterministic role raised"),
+        Verdict.PROVIDER: Mode(Severity.ERROR, "the model's provider failed"),
+        Verdict.CONTEXT: Mode(Severity.ERROR, "the conversation no longer fits the model"),
+        Verdict.REFUSED: Mode(Severity.ERROR, "the model refused"),
+        Verdict.PLAN: Mode(Severity.ERROR, "no plan passed the checks"),
+        Verdict.UNDECIDED: Mode(Severity.WARNING, "a vote had no majority or quorum"),
+        Verdict.DEPENDENCY: Mode(Severity.NOTICE, "a task that it needs failed"),
+        Verdict.CANCELLED: Mode(Severity.NOTICE, "a person or a parent stopped it"),
+        Verdict.EFFECT_IN_DOUBT: Mode(Severity.CRITICAL, "a write may or may not have happened"),
+        Verdict.INFRASTRUCTURE: Mode(Severity.CRITICAL, "hosts were lost too often"),
+    }
+)
+"""Every verdict's severity and meaning; ``docs/failures.md`` adds what to do."""
 
 
 class Failure(Record):
@@ -74,23 +119,27 @@ class StaleEpoch(StorageError):
 class ModelError(CallboardError):
     """A model call failed. ``retryable`` says whether the same call may work later; ``retry_after`` is in seconds.
 
-    ``charged`` says that the provider may have charged for the call, so its reservation must not be given back.
+    ``charged`` says that the provider may have charged for the call, so its reservation must not be given back. A call is ``refused`` when
+    the provider had no room for it: a limit on its rate, or too much load.
     """
 
     code = "model"
 
-    def __init__(self, message: str, *, retryable: bool = False, retry_after: float | None = None, charged: bool = True) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool = False, retry_after: float | None = None, charged: bool = True, refused: bool = False
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.retry_after = retry_after
         self.charged = charged
+        self.refused = refused
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_model_error, (str(self), self.retryable, self.retry_after, self.charged))
+        return (_model_error, (str(self), self.retryable, self.retry_after, self.charged, self.refused))
 
 
-def _model_error(message: str, retryable: bool, retry_after: float | None, charged: bool) -> ModelError:
-    return ModelError(message, retryable=retryable, retry_after=retry_after, charged=charged)
+def _model_error(message: str, retryable: bool, retry_after: float | None, charged: bool, refused: bool) -> ModelError:
+    return ModelError(message, retryable=retryable, retry_after=retry_after, charged=charged, refused=refused)
 
 
 class Failed(CallboardError):

@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+import zlib
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,199}\Z")
@@ -17,6 +18,11 @@ def new_run_id() -> str:
         seconds, digit = divmod(seconds, 32)
         stamp = _ALPHABET[digit] + stamp
     return f"run-{stamp}-{''.join(secrets.choice(_ALPHABET) for _ in range(5))}"
+
+
+def share(run_id: str, count: int) -> int:
+    """Which of ``count`` coordinators a run belongs to: always the same one, in every process."""
+    return zlib.crc32(run_id.encode()) % count
 
 
 def is_run_id(text: str) -> bool:

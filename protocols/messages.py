@@ -1,9 +1,9 @@
 """The closed vocabulary: every message that drivers, coordinators and hosts exchange or the journal holds.
 
-A message that is added, or a field that changes its meaning, raises ``SCHEMA``. Times are integer milliseconds since the epoch (UTC).
+A message or field that is added, or changes its meaning, raises ``SCHEMA``, and ``protocols.upcast`` says how what was written before
+is read. Times are integer milliseconds since the epoch (UTC).
 """
 
-from enum import StrEnum
 from typing import Any
 
 from pydantic import Field
@@ -13,34 +13,14 @@ from protocols.chat import ChatMessage, ModelReply, ToolCall
 from protocols.failures import Failure
 from protocols.plan import Task
 from protocols.record import Record
-from protocols.team import TeamSpec
+from protocols.team import FallbackSpec, TeamSpec
+from protocols.values import BlobRef as BlobRef
+from protocols.values import Decision as Decision
+from protocols.values import ReviewKind as ReviewKind
+from protocols.values import Status as Status
+from protocols.values import Value as Value
 
-SCHEMA = 1
-
-
-class BlobRef(Record):
-    """Content by its SHA-256 digest (hexadecimal) and size in bytes."""
-
-    digest: str
-    size: int
-
-
-class Value(Record):
-    """A JSON value, inline when it is small, else by reference to a blob that holds it packed."""
-
-    inline: Any = None
-    blob: BlobRef | None = None
-
-
-class Status(StrEnum):
-    """How a run stands."""
-
-    RUNNING = "running"
-    DONE = "done"
-    PARTIAL = "partial"  # merged, but some tasks failed
-    FAILED = "failed"
-    BUDGET = "budget"  # ended because a limit of the run was reached
-    CANCELLED = "cancelled"
+SCHEMA = 2
 
 
 class Message(Record):
@@ -51,16 +31,19 @@ class Message(Record):
 
 
 class RunRequested(Message):
-    """A goal to carry out. ``code`` is the team's code (a blob); ``target`` says where it was loaded from."""
+    """A goal to carry out. ``code`` is the team's code (a blob); ``target`` says where it was loaded from. ``forked`` is the run, and the
+    number of its last entry, with which this one begins. ``reserve`` is what of ``budget`` only fallbacks may use."""
 
     team: TeamSpec
     goal: Any = None
     user: str = "nobody"
     budget: Limits = UNLIMITED
+    reserve: Limits = UNLIMITED
     plan: Value | None = None
     code: BlobRef | None = None
     target: str | None = None
     traceparent: str | None = None
+    forked: tuple[str, int] | None = None
 
 
 class CancelRequested(Message):
@@ -69,10 +52,37 @@ class CancelRequested(Message):
     reason: str = "cancelled by request"
 
 
+class ReviewDecided(Message):
+    """A person decided what ``ReviewAsked`` asked at this place. ``result`` stands in for what the call returned; ``user`` is who
+    decided, and ``at`` when."""
+
+    task: str
+    step: int
+    decision: Decision
+    result: str | None = None
+    note: str = ""
+    user: str = "nobody"
+    at: int = 0
+
+
+class PauseRequested(Message):
+    """Somebody wants the run to rest: nothing more is started, and its agents make no more calls. Its seconds go on."""
+
+    reason: str = ""
+    user: str = "nobody"
+
+
+class ContinueRequested(Message):
+    """Somebody wants a run that rests to go on."""
+
+    user: str = "nobody"
+
+
 class RunResumed(Message):
-    """A coordinator took the run over at ``epoch``; nothing of an earlier epoch is at work any more."""
+    """A coordinator took the run over at ``epoch``. Of what was at work only ``kept`` still is, as (task, attempt)."""
 
     epoch: int
+    kept: tuple[tuple[str, int], ...] = ()
 
 
 # --- what a host tells of an agent ----------------------------------------------------------------------------------
@@ -80,7 +90,9 @@ class RunResumed(Message):
 
 class ModelCalled(Message):
     """A model call that ended. ``step`` is its ordinal in the task; ``said`` are the messages that this call added to the
-    conversation and that no other entry holds; ``request`` is the digest of the whole request."""
+    conversation and that no other entry holds; ``request`` is the digest of the whole request. ``priced`` says whether the model has a
+    price, so whether ``usage.micros`` is what the call cost; ``None`` where that was not recorded yet (schema 1). ``then`` names the model
+    that takes over from the next step on."""
 
     task: str
     attempt: int
@@ -91,6 +103,8 @@ class ModelCalled(Message):
     reply: ModelReply | None = None
     failure: Failure | None = None
     usage: Usage = NOTHING
+    priced: bool | None = None
+    then: str = ""
     began: int = 0
     ended: int = 0
 
@@ -103,10 +117,12 @@ class ToolIntended(Message):
     step: int
     call: ToolCall
     key: str
+    began: int = 0
 
 
 class ToolCalled(Message):
-    """A tool call that ended: ``content`` is the result as the model sees it."""
+    """A tool call that ended: ``content`` is the result as the model sees it. All tries are records of one step: ``again`` says that
+    another follows. ``settled`` says who knew how a call in doubt had ended, where this attempt made none: reconcile or review."""
 
     task: str
     attempt: int
@@ -115,18 +131,36 @@ class ToolCalled(Message):
     content: str = ""
     failure: Failure | None = None
     ran: bool = True
+    again: bool = False
+    settled: str = ""
     effect: str = "read"
     began: int = 0
     ended: int = 0
 
 
+class ReviewAsked(Message):
+    """An agent can't go on before a person has decided, and its attempt ends. ``began`` is when the call did, ``message`` one sentence
+    that says what is not known; ``key`` is the call's idempotency key."""
+
+    task: str
+    attempt: int
+    step: int
+    kind: ReviewKind = ReviewKind.EFFECT_IN_DOUBT
+    call: ToolCall
+    key: str
+    message: str
+    began: int = 0
+
+
 class LeaseAsked(Message):
-    """An agent needs more room than its lease has: ``need`` is the worst case of its next call."""
+    """An agent needs more room than its lease has: ``need`` is the worst case of its next call. One that is not ``final`` may be denied:
+    then the agent goes on with a cheaper model."""
 
     task: str
     attempt: int
     ask: int
     need: Usage
+    final: bool = True
 
 
 class SubtasksAsked(Message):
@@ -156,6 +190,27 @@ class PartialOutput(Message):
     task: str
     attempt: int
     text: str
+
+
+class CallsReported(Message):
+    """What came of a host's calls of one model since it last said so, and what it wants; it is about permits, and never stored. By run,
+    ``waiting`` calls want one, and those in ``back`` are given back. ``refused`` has for each call that the provider had no room for the
+    round in which it began; ``retry_after`` is in seconds; ``tokens`` is what they used, and ``need`` the worst case of one that waits.
+    Reports are numbered on the ``link`` to a coordinator; the first says in ``kept`` what is under way already."""
+
+    link: str
+    number: int
+    model: str
+    waiting: tuple[tuple[str, int], ...] = ()
+    back: tuple[tuple[str, int], ...] = ()
+    kept: tuple[tuple[str, int], ...] = ()
+    succeeded: int = 0
+    failed: int = 0
+    refused: tuple[int, ...] = ()
+    retry_after: float | None = None
+    tokens: int = 0
+    need: int = 0
+    why: str = ""
 
 
 # --- what the coordinator decides: durable first, then carried out ----------------------------------------------------
@@ -203,6 +258,30 @@ class LeaseDenied(Message):
     limit: str
 
 
+class AllowanceAsked(Message):
+    """An ask for a lease does not fit into what was drawn for the run from the limits of its user and of everyone."""
+
+    task: str
+    attempt: int
+    ask: int
+    need: Usage
+
+
+class AllowanceGranted(Message):
+    """What was drawn for the run, in all, in the dimensions that those limits have; never less than it has used and promised."""
+
+    total: Limits
+
+
+class AllowanceDenied(Message):
+    """Nothing more can be drawn for this ask, and none can come back; ``limit`` names what ran out and whose it is."""
+
+    task: str
+    attempt: int
+    ask: int
+    limit: str
+
+
 class SubtasksEnded(Message):
     """The outcomes of delegated tasks, in the order asked; or the reason why they were refused."""
 
@@ -228,6 +307,17 @@ class TaskClosed(Message):
     failure: Failure
 
 
+class FellBack(Message):
+    """A task at which ``role`` failed in this attempt goes to its fallback. For a role a new series of attempts begins; a person is asked
+    by the ``ReviewAsked`` that follows; and what a person or a fixed answer gives ends the task by a ``TaskEnded``."""
+
+    task: str
+    attempt: int
+    role: str
+    to: FallbackSpec
+    failure: Failure
+
+
 class RunEnded(Message):
     """The run is final. ``output`` is absent when results are only collected: they are the tasks' own outputs."""
 
@@ -247,7 +337,8 @@ class DeadlinePassed(Message):
 
 
 class Assign(Message):
-    """Work on a task. ``inputs`` are the outputs that the input refers to; ``history`` are earlier attempts' steps, packed."""
+    """Work on a task. ``inputs`` are the outputs that the input refers to; ``history`` are earlier attempts' steps, packed. Steps are
+    numbered from ``first`` on: those before are another role's."""
 
     task: str
     attempt: int
@@ -259,7 +350,14 @@ class Assign(Message):
     limited: bool = False
     depth: int = 0
     history: tuple[bytes, ...] = ()
+    first: int = 0
     traceparent: str | None = None
+
+
+class HoldRun(Message):
+    """Agents of this run wait before their next call; or, with ``held`` off, go on."""
+
+    held: bool = True
 
 
 class StopTask(Message):
@@ -270,27 +368,51 @@ class StopTask(Message):
     verdict: str = "cancelled"
 
 
+class PermitsChanged(Message):
+    """What a host may do with a model from now on: by run, so many ``more`` calls at once. While permits are ``lasting``, one whose call
+    has ended is good for the next of its run; else it goes back. Calls that begin now are of this ``round``. ``open_for`` says for how
+    many seconds the circuit is open, and ``why``; ``None`` when it is closed."""
+
+    model: str
+    more: tuple[tuple[str, int], ...] = ()
+    lasting: bool = False
+    round: int = 0
+    open_for: float | None = None
+    why: str = ""
+
+
 MESSAGES: tuple[type[Message], ...] = (
     RunRequested,
     CancelRequested,
+    PauseRequested,
+    ContinueRequested,
+    ReviewDecided,
     RunResumed,
     ModelCalled,
     ToolIntended,
     ToolCalled,
+    ReviewAsked,
     LeaseAsked,
     SubtasksAsked,
     TaskEnded,
     PartialOutput,
+    CallsReported,
     TasksAdded,
     Dispatched,
     LeaseGranted,
     LeaseDenied,
+    AllowanceAsked,
+    AllowanceGranted,
+    AllowanceDenied,
     SubtasksEnded,
     AttemptsLost,
     TaskClosed,
+    FellBack,
     RunEnded,
     DeadlinePassed,
     Assign,
     StopTask,
+    HoldRun,
+    PermitsChanged,
 )
 """Every message there is. The order is not part of the format; the names are."""

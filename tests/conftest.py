@@ -1,9 +1,7 @@
 """What every test shares: a home of its own, one Ray cluster a session, and a model endpoint on loopback that counts."""
 
-import asyncio
 import json
 import os
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import pytest
 from aiohttp import web
+
+from tests.loopback import Loopback
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,38 +59,17 @@ def store(tmp_path: Path) -> str:
     return str(tmp_path / "journal.db")
 
 
-class Endpoint:
+class Endpoint(Loopback):
     """An OpenAI-compatible endpoint on loopback: counts requests, and answers what ``answer`` makes of each."""
 
     def __init__(self) -> None:
+        super().__init__({"/v1/chat/completions": self._complete})
         self.requests: list[dict[str, Any]] = []
         self.answer: Callable[[dict[str, Any]], dict[str, Any] | Awaitable[Any]] = lambda request: said("ok")
-        self.url = ""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._ready = threading.Event()
 
-    def start(self) -> None:
-        self._thread.start()
-        self._ready.wait(10)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._complete)
-        runner = web.AppRunner(app)
-        self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        self._loop.run_until_complete(site.start())
-        port = runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{port}/v1"
-        self._ready.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
+    @property
+    def url(self) -> str:
+        return f"{self.address}/v1"
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.text())

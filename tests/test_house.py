@@ -14,6 +14,7 @@ import orchestrator
 ROOT = Path(__file__).parents[1]
 FLOORS = ("protocols", "agents", "orchestrator")
 RAY_ROOMS = {
+    "orchestrator.actors",
     "orchestrator.cluster",
     "orchestrator.deployment",
     "orchestrator.jobs",

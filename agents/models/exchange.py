@@ -167,7 +167,7 @@ def error_of(error: Exception, key: str) -> ModelError:
         case wrong.ModelQuotaExceededError():
             return ModelError(f"the account's quota is used up: {why}", charged=streamed)
         case wrong.ModelRateLimitError() | wrong.ModelUnavailableError():
-            return ModelError(why, retryable=True, retry_after=after, charged=streamed)
+            return ModelError(why, retryable=True, retry_after=after, charged=streamed, refused=True)
         case wrong.ModelAuthenticationError():
             return ModelError(f"{why}; set {key} to a key that may use this model", charged=False)
         case wrong.ModelContextWindowExceededError():

@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from agents.models import worst_case
 from agents.models.wire import BrokenStream, Streamed, body_of, reply_of
-from protocols.chat import ModelReply, ModelRequest, Need, Price, Profile
+from protocols.chat import ModelReply, ModelRequest, Need, Price, Profile, Throttling
 from protocols.failures import BadInput, ModelError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class HttpModel:
             raise BadInput(f"base_url {base_url!r} is no address; it looks like http://127.0.0.1:8080/v1")
         self.id = f"http:{name}"
         self.name, self.base_url, self.profile, self.price = name, base_url.rstrip("/"), profile, price
+        self.throttling = Throttling()
         self._api_key, self._api_key_env = api_key, api_key_env
         self._timeout, self._connections, self._extra = timeout, connections, extra or {}
         self._session: aiohttp.ClientSession | None = None
@@ -121,7 +122,7 @@ class HttpModel:
             return ModelError(f"{where}; is {self.name!r} the model's name, and does base_url end in /v1?", charged=False)
         if status in (429, 503):
             spent = "insufficient_quota" in body
-            return ModelError(where, retryable=not spent, retry_after=_seconds(retry_after), charged=False)
+            return ModelError(where, retryable=not spent, retry_after=_seconds(retry_after), charged=False, refused=not spent)
         if status == 408 or status >= 500:
             return ModelError(where, retryable=True, retry_after=_seconds(retry_after))
         return ModelError(where, charged=False)

@@ -12,7 +12,8 @@ class Model(Protocol):
 
     ``complete`` raises ``ModelError`` (see ``protocols.failures``), with its ``retryable`` fact, for anything the provider did wrong;
     it never retries by itself: retries are reserved, journalled and bounded by the agent loop. One that may lack what it needs to be
-    called, such as a key, can say so ahead by an attribute ``missing``: one sentence, or ``None``.
+    called, such as a key, can say so ahead by an attribute ``missing``: one sentence, or ``None``. One whose provider has limits that all
+    who call it share has an attribute ``throttling``, a ``protocols.chat.Throttling``: then the calls of all hosts together are paced.
     """
 
     @property

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agents.models import pricing, worst_case
-from protocols.chat import ModelReply, ModelRequest, Need, Price, Profile
+from protocols.chat import ModelReply, ModelRequest, Need, Price, Profile, Throttling
 from protocols.failures import BadInput, ModelError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class ProviderModel:
             raise BadInput(f"the base URL {url!r} of {model} is no address; it looks like http://127.0.0.1:8080/v1")
         self.base_url = None if url.startswith(where.own) else url
         self._keys = (api_key_env,) if api_key_env else where.keys
+        self.throttling = Throttling()
         self._own_profile, self._own_price = profile, price
         self._timeout, self._connections = timeout, connections
         self._model: Model[Any] | None = None

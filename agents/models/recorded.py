@@ -1,8 +1,10 @@
 """A model that answers with what another one answered in an earlier run: no network, no key, no provider."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from math import inf
 from typing import NamedTuple
 
 from agents.models.port import Model
@@ -12,6 +14,7 @@ from protocols.messages import ModelCalled
 
 PROVIDER = "recorded"
 _SHOWN = 80  # characters of a message that an error quotes
+_TRIED = re.compile(r"model \S+ failed \(try \d+\): ")  # what the loop puts before a model's own words
 
 
 class _Told(NamedTuple):
@@ -21,6 +24,7 @@ class _Told(NamedTuple):
     failure: str
     retryable: bool
     charged: bool
+    then: bool = False
 
 
 class _Heard(NamedTuple):
@@ -35,17 +39,18 @@ class RecordedModel:
 
     A request is known by its digest. The one made at the same place (task and step) gets what came there, failed tries included, in
     order; one that was made elsewhere gets the replies from there. Usage counts as it was recorded, and nothing is called. Any other
-    request raises ``ModelError``, which says what differs. ``source`` is how a run's request names the model.
+    request raises ``ModelError``, which says what differs. ``source`` is how a run's request names the model. A fault that was recorded
+    says that it was, unless it is to be ``verbatim``.
     """
 
-    def __init__(self, run: str, role: str, original: Model, calls: Iterable[ModelCalled]) -> None:
+    def __init__(self, run: str, role: str, original: Model, calls: Iterable[ModelCalled], *, verbatim: bool = False) -> None:
         self.id, self.source = original.id, f"{PROVIDER}:{run}"
         self._run, self._role, self._original = run, role, original
         self._there: dict[tuple[str, int, str], list[_Told]] = defaultdict(list)
         self._anywhere: dict[str, list[_Told]] = defaultdict(list)
         self._heard: dict[tuple[str, int], tuple[_Heard, ...]] = {}
         self._steps: dict[str, int] = defaultdict(int)
-        self._charged = False
+        self._charged, self._verbatim = False, verbatim
         for call in calls:
             self._charged = self._charged or call.usage.micros > 0
             self._steps[call.task] = max(self._steps[call.task], call.step + 1)
@@ -81,10 +86,21 @@ class RecordedModel:
             message = f"run {self._run} holds no reply to what role {self._role!r} asks at step {step} of task {task!r}"
             raise ModelError(f"{message}: {self._difference(request)}; undo that, or run it with the model itself", charged=False)
         if told.reply is None:
-            raise ModelError(told.failure, retryable=told.retryable, retry_after=0.0, charged=told.charged)
+            why = _TRIED.sub("", told.failure, count=1) if self._verbatim else f"as it was recorded: {told.failure}"
+            # Where another model took over it does so again, whatever the tries.
+            raise ModelError(why, retryable=told.retryable or told.then, retry_after=inf if told.then else 0.0, charged=told.charged)
         if on_text is not None and told.reply.text:
             on_text(told.reply.text)
         return told.reply
+
+    def holds(self, request: ModelRequest) -> bool:
+        """Whether something is left that was recorded of ``request``."""
+        there = (*(request.place or ("", 0)), request.digest)
+        told: list[tuple[tuple[str, int, str] | str, list[_Told]]] = [
+            (there, self._there.get(there, [])),
+            (request.digest, self._anywhere.get(request.digest, [])),
+        ]
+        return any(self._given[key] < len(found) for key, found in told)
 
     async def aclose(self) -> None:
         """Nothing to release: the original was never called."""
@@ -126,7 +142,7 @@ def _told(call: ModelCalled) -> _Told:
         return _Told(call.reply.model_copy(update=counts), "", False, True)
     why = call.failure.message if call.failure else "no reply was recorded"
     charged = bool(used.input_tokens or used.output_tokens)
-    return _Told(None, f"as it was recorded: {why}", call.failure is not None and call.failure.retryable, charged)
+    return _Told(None, why, call.failure is not None and call.failure.retryable, charged, bool(call.then))
 
 
 def _heard(message: ChatMessage) -> _Heard:

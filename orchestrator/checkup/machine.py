@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from orchestrator.checkup.check import Check, note, ok, problem
+from orchestrator.home import home_folder
 from protocols.failures import CallboardError
 
 GIGABYTE = 1_000_000_000
@@ -18,11 +19,6 @@ _SAFE_SQLITE = (3, 51, 3)
 _REMOTE = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "lustre", "glusterfs"}
 _FULL = 0.95
 """The share of a disk in use at which Ray stops to put objects there."""
-
-
-def home_folder() -> Path:
-    """Where journals and models are kept."""
-    return Path(os.environ.get("CALLBOARD_HOME") or "~/.callboard").expanduser().absolute()
 
 
 def home() -> Check:

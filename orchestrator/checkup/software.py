@@ -15,7 +15,6 @@ from orchestrator.checkup.check import Check, note, ok, problem
 
 NAME = "callboard"
 PACKAGES = ("protocols", "agents", "orchestrator")
-KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "google": "GOOGLE_API_KEY"}
 ROOT = Path(__file__).parents[2]
 """The folder that holds the packages which are at work now."""
 
@@ -154,12 +153,14 @@ def models() -> Iterator[Check]:
 
 
 def keys(environment: Mapping[str, str] = os.environ) -> Iterator[Check]:
-    """Which providers' keys are set. None is needed, none is shown."""
-    there = [name for name in KEYS.values() if environment.get(name)]
-    absent = [name for name in KEYS.values() if name not in there]
+    """Which providers' keys and other addresses are set. None is needed, none is shown."""
+    from agents.models.provider import PROVIDERS
+
+    of_each = [next((key for key in where.keys if environment.get(key)), where.keys[0]) for where in PROVIDERS.values()]
+    there = [name for name in of_each if environment.get(name)]
+    absent = [name for name in of_each if name not in there]
     parts = [f"{', '.join(there)} set"] * bool(there) + [f"{', '.join(absent)} not set"] * bool(absent)
-    if environment.get("OPENAI_BASE_URL"):
-        parts.append("OPENAI_BASE_URL set")
+    parts += [f"{where.address} set" for where in PROVIDERS.values() if environment.get(where.address)]
     yield ok("keys", "; ".join(parts))
     for name in there:
         if environment[name] != environment[name].strip():

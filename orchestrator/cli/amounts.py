@@ -1,9 +1,11 @@
-"""What people type, as values: money, counts, seconds, goals. Every refusal is one sentence and the next step."""
+"""What people type, as values: money, counts, seconds, moments, goals. Every refusal is one sentence and the next step."""
 
 import json
 import math
 import re
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,18 @@ from protocols.failures import BadInput
 
 _MONEY = re.compile(r"\$?([0-9]{1,12})(?:\.([0-9]*))?|\$?\.([0-9]+)")
 _DECIMALS = 6
+_AGO = re.compile(r"([0-9]{1,6}) ?(d|h|min)")
+_MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000}
 
 
-def micros(text: str) -> int:
+def micros(text: str, flag: str = "--budget-usd") -> int:
     """A decimal amount of money in millionths, exactly: ``0.25`` is 250,000. Raises ``BadInput``."""
     match = _MONEY.fullmatch(text.strip())
     if not match:
-        raise BadInput(f"--budget-usd {text!r} is no amount of money; write it like 0.25")
+        raise BadInput(f"{flag} {text!r} is no amount of money; write it like 0.25")
     decimals = (match[2] or match[3] or "").rstrip("0")
     if len(decimals) > _DECIMALS:
-        raise BadInput(f"--budget-usd {text} is finer than a millionth; write at most {_DECIMALS} decimals")
+        raise BadInput(f"{flag} {text} is finer than a millionth; write at most {_DECIMALS} decimals")
     return int(match[1] or 0) * MICROS_PER_UNIT + int(decimals.ljust(_DECIMALS, "0"))
 
 
@@ -36,6 +40,17 @@ def budget(usd: str | None, tokens: int | None, calls: int | None, timeout: floa
         raise BadInput(f"--timeout {timeout} is no time to work in; give seconds above 0, or leave it out for no limit")
     money = None if usd is None else micros(usd)
     return Limits(tokens=tokens, micros=money, model_calls=calls, seconds=timeout)
+
+
+def since(text: str, flag: str = "--since") -> int:
+    """A moment in milliseconds (UTC): so long ago (``7d``, ``12h``, ``30min``), or the beginning of a day. Raises ``BadInput``."""
+    if ago := _AGO.fullmatch(text.strip()):
+        return max(time.time_ns() // 1_000_000 - int(ago[1]) * _MILLISECONDS[ago[2]], 0)
+    try:
+        day = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BadInput(f"{flag} {text!r} is no time; write it like 7d, 12h or 2026-01-31") from None
+    return max(int((day if day.tzinfo else day.replace(tzinfo=UTC)).timestamp() * 1000), 0)
 
 
 def goal(text: str | None, source: str | None) -> Any:

@@ -18,8 +18,6 @@ Candidates = Callable[[Context, Parameter, str], Items]
 MOST_RUNS = 40
 """The newest runs are offered."""
 
-_PROVIDERS = ("openai", "anthropic", "google")
-
 
 def _quietly(find: Candidates) -> Candidates:
     @wraps(find)
@@ -35,12 +33,12 @@ def _quietly(find: Candidates) -> Candidates:
 @_quietly
 def runs(ctx: Context, param: Parameter, incomplete: str) -> Items:
     """``last`` and the ids of the newest runs of the journal, each with its team, standing and goal."""
-    from orchestrator.journal import open_journal
+    from orchestrator.journal import address_of, open_journal
     from orchestrator.observe.history import glance
 
     store = ctx.params.get("store")
-    path = Path(str(store or os.path.join(os.environ.get("CALLBOARD_HOME") or "~/.callboard", "journal.db")).removeprefix("sqlite:///"))
-    if not path.expanduser().is_file():  # opening would make it
+    path = address_of(store)
+    if path is None or not os.path.isfile(path):  # opening would make it
         return []
     journal = open_journal(store)
     try:
@@ -70,9 +68,10 @@ def targets(ctx: Context, param: Parameter, incomplete: str) -> Items:
 def models(ctx: Context, param: Parameter, incomplete: str) -> Items:
     """The embedded models by their ids, and the beginnings of providers' ids."""
     from agents.models.catalogue import CATALOGUE, PROVIDER
+    from agents.models.provider import PROVIDERS
 
     known = [(f"{PROVIDER}:{entry.id}", entry.title) for entry in CATALOGUE.values()]
-    known = [(PROVIDER, "the default embedded model"), *known, *((f"{one}:", "a provider's model, by its name") for one in _PROVIDERS)]
+    known = [(PROVIDER, "the default embedded model"), *known, *((f"{one}:", "a provider's model, by its name") for one in PROVIDERS)]
     return [CompletionItem(value, help=about) for value, about in known if value.startswith(incomplete)]
 
 

@@ -10,7 +10,8 @@ DASHBOARD_PORT = 8265
 
 
 @click.command(epilog=options.examples("callboard up", "callboard up --hosts 4 --no-dashboard"))
-@click.option("--hosts", type=click.IntRange(1, 1000), default=2, show_default=True, help="Host actors to keep.")
+@options.hosts
+@options.coordinators
 @click.option("--cpus", type=click.IntRange(1), help="Processors that Ray may count on.  [default: all]")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Ray's port.  [default: any that is free]")
 @click.option("--dashboard-port", type=click.IntRange(0, 65535), default=DASHBOARD_PORT, show_default=True, help="0 is any that is free.")
@@ -18,7 +19,16 @@ DASHBOARD_PORT = 8265
 @options.store
 @options.as_json
 @options.debug
-def up(hosts: int, cpus: int | None, port: int, dashboard_port: int, dashboard: bool, store: str | None, as_json: bool) -> int:
+def up(
+    hosts: int,
+    coordinators: int | None,
+    cpus: int | None,
+    port: int,
+    dashboard_port: int,
+    dashboard: bool,
+    store: str | None,
+    as_json: bool,
+) -> int:
     """Start a cluster on this machine that stays.
 
     It has coordinator and hosts ready, and `callboard run` uses it until `callboard down`.
@@ -28,7 +38,7 @@ def up(hosts: int, cpus: int | None, port: int, dashboard_port: int, dashboard: 
     with streams.kept() as out:
         started = warm.start(cpus=cpus, port=port, dashboard_port=dashboard_port if dashboard else None)
         try:
-            journal = asyncio.run(_deploy(started.address, store, hosts))
+            journal = asyncio.run(_deploy(started.address, store, hosts, coordinators))
         except BaseException:
             warm.stop(started)
             raise
@@ -40,15 +50,16 @@ def up(hosts: int, cpus: int | None, port: int, dashboard_port: int, dashboard: 
     return 0
 
 
-async def _deploy(address: str, store: str | None, hosts: int) -> str | None:
+async def _deploy(address: str, store: str | None, hosts: int, coordinators: int | None) -> str | None:
     from orchestrator.deployment import DeploymentRuntime
+    from orchestrator.journal import shown
 
-    runtime = DeploymentRuntime(address, store, hosts, idle=None)
+    runtime = DeploymentRuntime(address, store, hosts, coordinators, idle=None)
     try:
         await runtime.open(dict)
     finally:
         await runtime.close()
-    return runtime.store
+    return runtime.store and shown(runtime.store)
 
 
 @click.command(epilog=options.examples("callboard down", "callboard down --address 10.0.0.5:6379"))

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import keyword
 import os
 import sys
 import traceback
@@ -15,14 +16,23 @@ from orchestrator.cli import streams
 _SECTIONS = {
     "Run": {
         "run": "running",
-        "resume": "running",
+        "resume": "resuming",
+        "fork": "replaying",
         "cancel": "cancelling",
+        "pause": "cancelling",
+        "continue": "cancelling",
+        "reviews": "reviewing",
+        "review": "reviewing",
     },
     "Read runs": {
         "runs": "reading",
         "show": "reading",
         "trace": "tracing",
         "journal": "reading",
+        "replay": "replaying",
+        "cost": "costing",
+        "failures": "failing",
+        "prune": "pruning",
     },
     "Cluster": {
         "up": "clustering",
@@ -32,12 +42,16 @@ _SECTIONS = {
     },
     "Set up": {
         "init": "scaffolding",
+        "budget": "budgeting",
         "doctor": "doctor",
         "model": "modelling",
         "completion": "completing",
     },
 }
-"""Each subcommand, under its heading in the help, and the module of this package that defines it under the same name."""
+"""Each subcommand, under its heading in the help, and the module of this package that defines it under the same name.
+
+Where Python keeps the name to itself, an underscore follows it there.
+"""
 
 _COMMANDS = {name: module for section in _SECTIONS.values() for name, module in section.items()}
 
@@ -63,7 +77,7 @@ class _Callboard(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"orchestrator.cli.{_COMMANDS[cmd_name]}")
-        found = getattr(module, cmd_name)
+        found = getattr(module, f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name)
         assert isinstance(found, click.Command)
         return found
 

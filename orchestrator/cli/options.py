@@ -1,9 +1,11 @@
 """Options and arguments that several commands share."""
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from functools import reduce, wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -11,14 +13,92 @@ from orchestrator.cli import candidates
 
 if TYPE_CHECKING:
     from orchestrator.journal.port import Journal, RunRow
+    from protocols.budget import Limits
 
 _Command = Callable[..., Any]
 
-store = click.option("--store", metavar="URL", help="The journal: a path or sqlite:///PATH.  [default: ~/.callboard/journal.db]")
+store = click.option(
+    "--store", metavar="URL", help="The journal: a path or postgresql://USER@HOST/DATABASE.  [default: ~/.callboard/journal.db]"
+)
 debug = click.option("--debug", is_flag=True, expose_value=False, hidden=True)
 as_json = click.option("--json", "as_json", is_flag=True, help="Exactly one JSON object on standard output.")
+target = click.argument("target", shell_complete=candidates.targets)
 run_id = click.argument("run_id", metavar="RUN", shell_complete=candidates.runs)
+since = click.option(
+    "--since",
+    metavar="WHEN",
+    callback=lambda context, option, value: _moment(value),
+    help="Only what was said since: 7d, 12h, or a date in UTC such as 2026-01-31.",
+)
 quiet = click.option("--quiet", "-q", is_flag=True, help="No progress and no summary.")
+
+
+class Asked(NamedTuple):
+    """What a run is to do, for whom, within what and with which model, as it was typed."""
+
+    goal_text: str | None
+    source: str | None
+    user: str | None
+    budget_usd: str | None
+    budget_tokens: int | None
+    budget_calls: int | None
+    timeout: float | None
+    model: str | None
+
+    def limits(self) -> "Limits | None":
+        """The budget; ``None`` when none is given. Raises ``BadInput``."""
+        from orchestrator.cli import amounts
+
+        return amounts.budget(self.budget_usd, self.budget_tokens, self.budget_calls, self.timeout)
+
+    def goal(self) -> Any:
+        """The goal, read from where it is; ``None`` when none is given. Raises ``BadInput``."""
+        from orchestrator.cli import amounts
+
+        return amounts.goal(self.goal_text, self.source)
+
+    def flags(self) -> list[str]:
+        """The same for another command line, the goal written out. Raises ``BadInput`` where it would be refused there."""
+        self.limits()
+        goal = self.goal()
+        text = goal if goal is None or isinstance(goal, str) else json.dumps(goal)
+        given = {"--goal": text, "--user": self.user, "--model": self.model, "--timeout": self.timeout, "--budget-usd": self.budget_usd}
+        given |= {"--budget-tokens": self.budget_tokens, "--budget-calls": self.budget_calls}
+        return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+
+
+_ASKED = (
+    click.option("--goal", "goal_text", metavar="TEXT", help="What to do: text, or a JSON object, array or number."),
+    click.option("--input", "source", metavar="FILE", help="Read the goal from a file (- is standard input): text or JSON."),
+    click.option("--user", metavar="U", help="Whom the run is for."),
+    click.option("--budget-usd", metavar="X", help="The most it may cost, a decimal such as 0.25."),
+    click.option("--budget-tokens", type=int, metavar="N", help="The most input and output tokens."),
+    click.option("--budget-calls", type=int, metavar="N", help="The most model calls."),
+    click.option("--timeout", type=float, metavar="S", help="The most seconds."),
+    click.option(
+        "--model",
+        metavar="ID",
+        shell_complete=candidates.models,
+        help="Use this model (provider:name, or recorded:RUN) for every role that has one.",
+    ),
+)
+
+
+def asked(command: _Command) -> _Command:
+    """The options of ``Asked``, given to the command as one argument of that name."""
+
+    @wraps(command)
+    def gathered(**given: Any) -> Any:
+        return command(asked=Asked(**{name: given.pop(name) for name in Asked._fields}), **given)
+
+    return reduce(lambda made, option: option(made), reversed(_ASKED), gathered)
+
+
+def _moment(text: str | None) -> int:
+    """Milliseconds (UTC); 0, so everything, without ``text``."""
+    from orchestrator.cli import amounts
+
+    return amounts.since(text) if text is not None else 0
 
 
 def examples(*lines: str) -> str:
@@ -36,25 +116,49 @@ def cluster(address: str | None) -> str | None:
 
     if address == "local":
         return None
-    if address not in (None, "auto"):
-        return address
-    named = os.environ.get("RAY_ADDRESS") if address == "auto" else None
     there = warm.found()
-    return named or (there.address if there else address)
+    if address in (None, "auto"):
+        named = os.environ.get("RAY_ADDRESS") if address == "auto" else None
+        address = named or (there.address if there else address)
+    if there is not None and there.address == address:
+        warm.heed(there)
+    return address
+
+
+class Place(NamedTuple):
+    """Where runs are carried out; the fields are what ``Board`` takes."""
+
+    runtime: str
+    address: str | None
+    hosts: int
+    coordinators: int | None
+
+
+hosts = click.option(
+    "--hosts", type=click.IntRange(1, 1000), default=2, show_default=True, help="Host actors of a coordinator, where it has none yet."
+)
+coordinators = click.option(
+    "--coordinators", type=click.IntRange(1, 100), metavar="N", help="Spread runs over so many.  [default: those there, else 1]"
+)
 
 
 def runtime(command: _Command) -> _Command:
-    """``--runtime``, ``--address`` and ``--hosts``."""
+    """``--runtime``, ``--address``, ``--hosts`` and ``--coordinators``, given to the command as one ``place``."""
+
+    @wraps(command)
+    def gathered(runtime: str, address: str | None, hosts: int, coordinators: int | None, **given: Any) -> Any:
+        address = cluster(address) if runtime == "ray" else address
+        return command(place=Place(runtime, address, hosts, coordinators), **given)
+
     where = click.option(
         "--address",
         metavar="A",
         help="The Ray cluster to run on: HOST:PORT, auto (RAY_ADDRESS, or one on this machine), or local (one of the run's own).  "
         "[default: that of `callboard up` if it is there, else local]",
     )
-    hosts = click.option("--hosts", type=click.IntRange(1, 1000), default=2, show_default=True, help="Host actors to start.")
     kinds = click.Choice(["ray", "inline"])
     which = click.option("--runtime", type=kinds, default="ray", show_default=True, help="On Ray, or in this very process.")
-    return which(where(hosts(command)))
+    return which(where(hosts(coordinators(gathered))))
 
 
 def opened(url: str | None) -> "closing[Journal]":

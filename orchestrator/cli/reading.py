@@ -12,8 +12,9 @@ from orchestrator.cli import options, streams
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from orchestrator.cli.report import Report
+    from orchestrator.cli.report import Report, TaskLine
     from orchestrator.observe.summary import RunSummary
+    from protocols.messages import FellBack
 
 MOST_FAILURES = 10
 """Failed tasks that ``show`` names."""
@@ -28,12 +29,14 @@ def runs(store: str | None, limit: int, as_json: bool) -> int:
     """List the newest runs."""
     from orchestrator.observe.figures import duration, moment, money
     from orchestrator.observe.history import glance
+    from orchestrator.observe.summary import WAITING
 
     with options.opened(store) as journal:
         rows = journal.runs()
         found = [glance(journal, row) for row in islice(rows, limit)]
     if as_json:
-        listed = [run.model_dump(mode="json", exclude={"roles", "models", "tasks", "traceparent"}) for run in found]
+        hidden = {"roles", "models", "tasks", "traceparent"}
+        listed = [run.model_dump(mode="json", exclude=hidden) | {"standing": run.standing} for run in found]
         streams.write_json({"runs": listed, "total": len(rows)}, sys.stdout)
         return 0
     if not rows:
@@ -41,10 +44,9 @@ def runs(store: str | None, limit: int, as_json: bool) -> int:
         return 0
     lines = [("run", "team", "status", "tasks", "cost", "time", "began", "goal")]
     for run in found:
-        standing = "unfinished" if run.ended is None else run.status.value
         began = moment(run.began)[:19].replace("T", " ")
         tasks = f"{run.succeeded:,}/{run.planned:,}"
-        lines.append((run.run, run.team, standing, tasks, money(run.usage.micros), duration(run.milliseconds), began, run.goal))
+        lines.append((run.run, run.team, run.standing, tasks, money(run.usage.micros), duration(run.milliseconds), began, run.goal))
     widths = [max(len(line[at]) for line in lines) for at in range(7)]
     for line in lines:
         click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(line[:7], widths, strict=True)), line[7]]).rstrip())
@@ -52,6 +54,8 @@ def runs(store: str | None, limit: int, as_json: bool) -> int:
         streams.note(f"… and {len(rows) - limit:,} older; --limit {len(rows)} lists all")
     if any(run.ended is None for run in found):
         streams.note("an unfinished run is at work, or was interrupted: `callboard resume RUN` goes on with it")
+    if any(run.standing == WAITING for run in found):
+        streams.note("`callboard reviews` lists what waits for a person")
     return 0
 
 
@@ -82,7 +86,7 @@ def show(run_id: str, store: str | None, only_output: bool, as_json: bool) -> in
             streams.note(f"{row.run} has no output")
         return 0
     if as_json:
-        about = summary.model_dump(mode="json", include={"team", "goal", "user", "target", "began", "ended", "resumed", "lost"})
+        about = summary.model_dump(mode="json", include={"team", "goal", "user", "target", "forked", "began", "ended", "resumed", "lost"})
         costs = summary.model_dump(mode="json", include={"roles", "models"})
         streams.write_json(found.as_json() | about | costs, sys.stdout)
         return 0
@@ -100,12 +104,17 @@ def _shown(summary: "RunSummary", found: "Report") -> "list[RenderableType]":
 
     from orchestrator.observe.drawing import headline
     from orchestrator.observe.figures import brief, clean, duration, moment, money
+    from orchestrator.observe.summary import WAITING
 
     facts = [("goal", summary.goal), ("user", summary.user), ("target", summary.target or ""), ("began", moment(summary.began))]
+    if summary.forked:
+        facts.append(("forked", "{} at entry {}".format(*summary.forked)))
     parts: list[RenderableType] = [headline(summary)]
     parts += [Text.assemble((f"  {name:<8}", "dim"), clean(value)) for name, value in facts if value]
     if summary.failure:
         parts.append(Text(f"  {summary.failure.verdict.value}: {brief(summary.failure.message, 300)}", "red"))
+    if summary.standing == WAITING:
+        parts.append(Text(f"  `callboard reviews --run {summary.run}` shows what somebody has to decide", "yellow"))
     costs = Table("role", *("tasks", "done", "failed", "at work", "model calls", "tool calls", "tokens", "cost"), box=None)
     for column in costs.columns[1:]:
         column.justify = "right"
@@ -127,9 +136,23 @@ def _shown(summary: "RunSummary", found: "Report") -> "list[RenderableType]":
         ]
     if len(failed) > MOST_FAILURES:
         parts.append(Text(f"  … and {len(failed) - MOST_FAILURES:,} more", "dim"))
+    if found.fallen_back:
+        parts += [Text(), Text("by a fallback", "bold yellow")]
+        parts += [Text(line) for one in found.fallen_back[:MOST_FAILURES] for line in _fallen(one)]
+    if len(found.fallen_back) > MOST_FAILURES:
+        parts.append(Text(f"  … and {len(found.fallen_back) - MOST_FAILURES:,} more", "dim"))
     if found.output is not None:
         parts += [Text(), Text.assemble(("output  ", "bold"), brief(found.output, 200)), Text("  all of it: --output", "dim")]
     return parts
+
+
+def _fallen(line: "TaskLine") -> list[str]:
+    from orchestrator.observe.figures import brief
+
+    def told(one: "FellBack") -> str:
+        return f"{one.role} failed ({one.failure.verdict.value}: {brief(one.failure.message, 120)}), {one.to.who} took over"
+
+    return [f"  {line.task} · {told(one)}" for one in line.fallbacks]
 
 
 @click.command(epilog=options.examples("callboard journal last", "callboard journal last --after 100 --json"))

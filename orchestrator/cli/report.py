@@ -15,7 +15,7 @@ from orchestrator.observe.output import output
 from orchestrator.observe.summary import State
 from protocols.budget import NOTHING, Usage
 from protocols.failures import Failure
-from protocols.messages import Status
+from protocols.messages import FellBack, Status
 from protocols.record import Record
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _COLOURS = {Status.DONE: "green", Status.FAILED: "red"}
 
 
 class TaskLine(Record):
-    """One task's outcome; ``seconds`` at work."""
+    """One task's outcome; ``seconds`` at work. ``fallbacks`` says who failed at it and took over."""
 
     task: str
     role: str
@@ -37,6 +37,7 @@ class TaskLine(Record):
     seconds: float
     usage: Usage
     failure: Failure | None = None
+    fallbacks: tuple[FellBack, ...] = ()
 
 
 class Report(Record):
@@ -55,6 +56,11 @@ class Report(Record):
         """The exit code that says so."""
         return exits.of_run(self.status, self.failure)
 
+    @property
+    def fallen_back(self) -> tuple[TaskLine, ...]:
+        """The tasks that a fallback took over."""
+        return tuple(line for line in self.tasks if line.fallbacks)
+
     def as_json(self) -> dict[str, Any]:
         """The one object of ``--json``. Money is in ``cost_micros``, integer millionths."""
         fields = self.model_dump(mode="json")
@@ -69,6 +75,7 @@ class Report(Record):
             "cost_micros": self.usage.micros,
             "seconds": round(self.seconds, 3),
             "tasks": {"total": len(self.tasks), "done": done, "failed": len(self.tasks) - done},
+            "fallen_back": len(self.fallen_back),
             "outcomes": fields["tasks"],
         }
 
@@ -84,6 +91,7 @@ def of_result(result: "RunResult", seconds: float) -> Report:
             seconds=one.seconds,
             usage=one.usage,
             failure=one.failure,
+            fallbacks=one.fallbacks,
         )
         for one in result.tasks
     )
@@ -110,6 +118,7 @@ def of_history(journal: Journal, history: History) -> Report:
             seconds=task.seconds,
             usage=task.usage,
             failure=task.failure,
+            fallbacks=task.fallbacks,
         )
         for task in history.tasks()
     )
@@ -130,6 +139,8 @@ def tell(report: Report, console: Console, *, hint: str | None) -> None:
     line = Text.assemble((report.status.value, f"bold {_COLOURS.get(report.status, 'yellow')}"), f" · {count(done, 'task')} done")
     if failed := len(report.tasks) - done:
         line.append(f", {failed:,} not", "red")
+    if report.fallen_back:
+        line.append(f", {len(report.fallen_back):,} by a fallback", "yellow")
     line.append(f" · {duration(round(report.seconds * 1000))}")
     line.append(f" · {spent(report.usage) or 'no calls'}")
     if not report.usage.micros:

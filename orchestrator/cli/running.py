@@ -1,15 +1,15 @@
-"""``callboard run`` and ``callboard resume``: carry a run out, show it at work, give its output."""
+"""``callboard run``: carry a run out, show it at work, give its output."""
 
 import asyncio
 import shlex
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from orchestrator.cli import candidates, options, streams
+from orchestrator.cli import options, streams
 
 if TYPE_CHECKING:
     from orchestrator.board import Board, RunHandle, RunResult
@@ -29,20 +29,8 @@ DRAIN_SECONDS = 1.0
         "callboard run review.py --input goal.json --model openai:gpt-5-mini --budget-usd 0.25 --json",
     )
 )
-@click.argument("target", shell_complete=candidates.targets)
-@click.option("--goal", "goal_text", metavar="TEXT", help="What to do: text, or a JSON object, array or number.")
-@click.option("--input", "source", metavar="FILE", help="Read the goal from a file (- is standard input): text or JSON.")
-@click.option("--user", metavar="U", help="Whom the run is for.")
-@click.option("--budget-usd", metavar="X", help="The most it may cost, a decimal such as 0.25.")
-@click.option("--budget-tokens", type=int, metavar="N", help="The most input and output tokens.")
-@click.option("--budget-calls", type=int, metavar="N", help="The most model calls.")
-@click.option("--timeout", type=float, metavar="S", help="The most seconds.")
-@click.option(
-    "--model",
-    metavar="ID",
-    shell_complete=candidates.models,
-    help="Use this model (provider:name, or recorded:RUN) for every role that has one.",
-)
+@options.target
+@options.asked
 @click.option("--run-id", metavar="ID", help="The run's id; one that has begun already is followed and not begun again.")
 @options.runtime
 @options.store
@@ -51,18 +39,9 @@ DRAIN_SECONDS = 1.0
 @options.debug
 def run(
     target: str,
-    goal_text: str | None,
-    source: str | None,
-    user: str | None,
-    budget_usd: str | None,
-    budget_tokens: int | None,
-    budget_calls: int | None,
-    timeout: float | None,
-    model: str | None,
+    asked: options.Asked,
     run_id: str | None,
-    runtime: str,
-    address: str | None,
-    hosts: int,
+    place: options.Place,
     store: str | None,
     as_json: bool,
     quiet: bool,
@@ -72,36 +51,28 @@ def run(
     TARGET is file.py:team or package.module:team; the name is `team` when it is left out. The output goes to standard output,
     everything else to standard error. Ctrl-C leaves the run as it is, to be resumed.
     """
-    from orchestrator.cli import amounts, modelling
+    from orchestrator.cli import modelling
 
-    limits = amounts.budget(budget_usd, budget_tokens, budget_calls, timeout)
-    goal = amounts.goal(goal_text, source)
+    limits, goal = asked.limits(), asked.goal()
     with streams.kept() as out:
         from orchestrator import target as targets
 
-        team, place = targets.load(target)
-        model = _recorded(model, store) if model else None
-        own = [role.model for role in team.cast.values() if isinstance(role.model, str)]
+        team, loaded = targets.load(target)
+        model = _recorded(asked.model, store) if asked.model else None
+        own = [model for role in team.cast.values() for model in role.models if isinstance(model, str)]
         modelling.have([model] * bool(own) if model else own)
 
         async def begin(board: "Board") -> "RunHandle":
             if run_id is not None and await board.has(run_id):
                 streams.note(f"{run_id} has begun already; nothing of it is begun again")
                 return await board.resume(run_id, team)
-            return await board.start(team, goal, user=user, budget=limits, model=model, target=place, run_id=run_id)
+            return await board.start(team, goal, user=asked.user, budget=limits, model=model, target=loaded, run_id=run_id)
 
-        return _Work(begin, _Place(runtime, _address(runtime, address), hosts, store), as_json, quiet).carry_out(out)
+        return _Work(begin, place, store, as_json, quiet).carry_out(out)
 
 
-@click.command(epilog=options.examples("callboard resume last", "callboard resume run-1ng7w8r --runtime inline"))
-@options.run_id
-@options.runtime
-@options.store
-@options.as_json
-@options.quiet
-@options.debug
-def resume(run_id: str, runtime: str, address: str | None, hosts: int, store: str | None, as_json: bool, quiet: bool) -> int:
-    """Go on with a run that was interrupted. One that has ended gives its output again."""
+def carry_on(run_id: str, place: options.Place, store: str | None, as_json: bool, quiet: bool) -> int:
+    """Resume a run of the journal at ``store``, or give its output if it has ended; returns the exit code."""
     from orchestrator.cli import modelling
     from orchestrator.observe.history import History, unpacked
     from protocols.messages import RunRequested
@@ -118,12 +89,12 @@ def resume(run_id: str, runtime: str, address: str | None, hosts: int, store: st
             [first] = journal.pick(row.run, [1])
         request = unpacked(first)
         if isinstance(request, RunRequested):
-            modelling.have([role.model for role in request.team.roles.values() if role.model])
+            modelling.have([model for role in request.team.roles.values() for model in role.models()])
 
         async def begin(board: "Board") -> "RunHandle":
             return await board.resume(row.run)
 
-        return _Work(begin, _Place(runtime, _address(runtime, address), hosts, store), as_json, quiet).carry_out(out)
+        return _Work(begin, place, store, as_json, quiet).carry_out(out)
 
 
 def _recorded(model: str, store: str | None) -> str:
@@ -135,24 +106,11 @@ def _recorded(model: str, store: str | None) -> str:
         return f"{provider}:{options.found(journal, run).run}"
 
 
-class _Place(NamedTuple):
-    """Where a run is carried out."""
-
-    runtime: str
-    address: str | None
-    hosts: int
-    store: str | None
-
-
-def _address(runtime: str, address: str | None) -> str | None:
-    return options.cluster(address) if runtime == "ray" else address
-
-
 class _Work:
     """One run from its beginning to its exit code; ``begin`` starts or resumes it on a board."""
 
-    def __init__(self, begin: "Begin", place: _Place, as_json: bool, quiet: bool) -> None:
-        self.begin, self.place, self.store = begin, place, place.store
+    def __init__(self, begin: "Begin", place: options.Place, store: str | None, as_json: bool, quiet: bool) -> None:
+        self.begin, self.place, self.store = begin, place, store
         self.as_json, self.quiet = as_json, quiet
         self.run_id = ""
         self.terminated = False
@@ -174,13 +132,13 @@ class _Work:
         began = time.monotonic()
         if self.place.address is not None:
             streams.note(f"on the cluster at {self.place.address}")
-        async with Board(**self.place._asdict()) as board:
+        async with Board(store=self.store, **self.place._asdict()) as board:
             handle = await self.begin(board)
             self.run_id = handle.run_id
             if self.quiet:
                 result = await handle.result()
             else:
-                with Progress(streams.errors(), handle.run_id) as progress:
+                with Progress(streams.errors(), handle.run_id, decide=_again("review", handle.run_id, self.store) or "") as progress:
                     result = await _followed(handle, progress)
         return report.of_result(result, time.monotonic() - began)
 
@@ -238,6 +196,8 @@ def _give(report: "Report", out: TextIO, store: str | None, as_json: bool, quiet
 
 def _again(command: str, run_id: str, store: str | None) -> str | None:
     """The command line that goes on with the run; ``None`` for a journal that dies with this process."""
+    from orchestrator.journal import shown
+
     if store is None:
         return f"callboard {command} {run_id}"
-    return None if store.startswith("memory:") else f"callboard {command} {run_id} --store {shlex.quote(store)}"
+    return None if store.startswith("memory:") else f"callboard {command} {run_id} --store {shlex.quote(shown(store))}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import amounts, candidates, options, streams
+from orchestrator.cli import options, streams
 from protocols import ids
 from protocols.failures import BadInput
 
@@ -22,16 +22,10 @@ MOST_BYTES = 512 << 20
         "callboard submit review.py --run-id nightly-7 --address http://10.0.0.5:8265 --no-wait",
     )
 )
-@click.argument("target", shell_complete=candidates.targets)
-@click.option("--goal", "goal_text", metavar="TEXT", help="What to do: text, or a JSON object, array or number.")
-@click.option("--input", "source", metavar="FILE", help="Read the goal from a file (- is standard input): text or JSON.")
-@click.option("--user", metavar="U", help="Whom the run is for.")
-@click.option("--budget-usd", metavar="X", help="The most it may cost, a decimal such as 0.25.")
-@click.option("--budget-tokens", type=int, metavar="N", help="The most input and output tokens.")
-@click.option("--budget-calls", type=int, metavar="N", help="The most model calls.")
-@click.option("--timeout", type=float, metavar="S", help="The most seconds.")
-@click.option("--model", metavar="ID", shell_complete=candidates.models, help="Use this model for every role that has one.")
-@click.option("--hosts", type=click.IntRange(1, 1000), default=2, show_default=True, help="Host actors, where there is no deployment yet.")
+@options.target
+@options.asked
+@options.hosts
+@options.coordinators
 @click.option("--store", metavar="URL", help="The journal, on the cluster's head.  [default: ~/.callboard/journal.db there]")
 @click.option("--run-id", metavar="ID", help="The run's id and the job's; submitting it again follows it.")
 @click.option("--address", metavar="URL", help="The dashboard's address.  [default: RAY_API_SERVER_ADDRESS, else that of `callboard up`]")
@@ -46,15 +40,9 @@ MOST_BYTES = 512 << 20
 @options.debug
 def submit(
     target: str,
-    goal_text: str | None,
-    source: str | None,
-    user: str | None,
-    budget_usd: str | None,
-    budget_tokens: int | None,
-    budget_calls: int | None,
-    timeout: float | None,
-    model: str | None,
+    asked: options.Asked,
     hosts: int,
+    coordinators: int | None,
     store: str | None,
     run_id: str | None,
     address: str | None,
@@ -72,8 +60,11 @@ def submit(
     Its id is the job's, so that submitting it twice runs it once. The log is followed, and the exit code is the run's; when this
     process, or the job itself, is lost, the run goes on.
     """
-    amounts.budget(budget_usd, budget_tokens, budget_calls, timeout)
-    goal = amounts.goal(goal_text, source)
+    from orchestrator.journal import shown
+
+    flags = asked.flags()
+    if store is not None and shown(store) != store:
+        raise BadInput("--store holds a password, and the job's command line is shown on the dashboard; leave it to ~/.pgpass on the head")
     run_id = run_id or ids.new_run_id()
     if not ids.is_run_id(run_id):
         raise BadInput(f"{run_id!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores")
@@ -81,16 +72,10 @@ def submit(
     place, folder = _packed(target, working_dir or environment.get("working_dir"))
     if folder is not None:
         environment["working_dir"] = folder
-    arguments = [place, "--hosts", str(hosts)]
-    given: dict[str, Any] = {"--user": user, "--budget-usd": budget_usd, "--model": model, "--store": store}
-    given |= {"--budget-tokens": budget_tokens, "--budget-calls": budget_calls, "--timeout": timeout}
-    for flag, value in given.items():
-        if value is not None:
-            arguments += [flag, str(value)]
-    if goal is not None:
-        arguments += ["--goal", goal if isinstance(goal, str) else json.dumps(goal)]
+    arguments = [place, "--hosts", str(hosts), *(["--store", store] if store is not None else []), *flags]
+    arguments += ["--coordinators", str(coordinators)] if coordinators is not None else []
     metadata = {str(key): str(value) for key, value in _object("--metadata-json", metadata_json).items()}
-    metadata |= {"target": target, "user": user or "nobody"}
+    metadata |= {"target": target, "user": asked.user or "nobody"}
     where = _dashboard(address)
     with streams.kept() as out:
         from orchestrator.jobs import Job, Jobs
@@ -120,10 +105,10 @@ def submit(
 
 def _packed(target: str, working_dir: str | None) -> tuple[str, str | None]:
     """TARGET as it is written on the cluster, and the folder that goes along."""
-    where, colon, name = target.rpartition(":")
-    if not colon or name.endswith(".py") or "/" in name:
-        where, colon, name = target, "", ""
-    if not (where.endswith(".py") or "/" in where) or (working_dir and "://" in working_dir):
+    from orchestrator import target as targets
+
+    where, name = targets.split(target)
+    if not targets.is_file(where) or (working_dir and "://" in working_dir):
         return target, working_dir
     path = Path(where).expanduser().resolve()
     if not path.is_file():
@@ -133,7 +118,7 @@ def _packed(target: str, working_dir: str | None) -> tuple[str, str | None]:
         raise BadInput(f"{folder} holds more than {MOST_BYTES >> 20} MiB, too much to go along; give a smaller --working-dir")
     if not path.is_relative_to(folder):
         raise BadInput(f"{where} is not in the working directory {folder}; give a --working-dir that holds it")
-    return f"./{path.relative_to(folder)}{colon}{name}", str(folder)
+    return f"./{path.relative_to(folder)}:{name}", str(folder)
 
 
 def _is_larger(folder: Path, size: int) -> bool:
@@ -155,6 +140,7 @@ def _dashboard(address: str | None) -> str:
         return named
     if there is None or there.dashboard is None:
         raise BadInput("say where the cluster's dashboard is with --address http://HOST:8265, or start a cluster with `callboard up`")
+    warm.heed(there)
     return there.dashboard
 
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from rich.text import Text
 from rich.tree import Tree
 
-from orchestrator.observe.figures import brief, clean, count, duration, money, spent
+from orchestrator.observe.figures import brief, clean, count, duration, moment, money, spent
 from orchestrator.observe.outline import Branch, Fold, Outline
 from orchestrator.observe.summary import RunSummary, State, TaskSummary
 from orchestrator.observe.trace import Attempt, Kind, Outcome, Step, Turn
 from protocols.budget import Usage
 from protocols.failures import Failure
-from protocols.messages import ModelCalled, Status, SubtasksAsked, ToolCalled, ToolIntended
+from protocols.messages import ModelCalled, ReviewAsked, ReviewDecided, Status, SubtasksAsked, ToolCalled, ToolIntended
 
 MOST_TURNS = 12
 """Turns of one attempt that are drawn; of more, the first and the last ones, unless everything is asked for."""
@@ -23,6 +23,7 @@ MOST_TURNS = 12
 _MARKS = {
     State.WAITING: ("○", "dim"),
     State.RUNNING: ("◐", "cyan"),
+    State.IN_REVIEW: ("?", "yellow"),
     State.DONE: ("✓", "green"),
     State.FAILED: ("✗", "red"),
 }
@@ -32,6 +33,7 @@ _OUTCOMES = {
     Outcome.FAILED: ("✗", "red"),
     Outcome.LOST: ("↯", "yellow"),
     Outcome.IN_DOUBT: ("?", "yellow"),
+    Outcome.IN_REVIEW: ("?", "yellow"),
 }
 _COLOURS = {
     Status.RUNNING: "cyan",
@@ -45,7 +47,7 @@ _COLOURS = {
 
 def headline(run: RunSummary) -> Text:
     """A run in one line."""
-    standing = "unfinished" if run.ended is None else run.status.value
+    standing = run.standing
     line = Text.assemble((run.run, "bold"), f"  {clean(run.team)} · ", (standing, _COLOURS[run.status]))
     line.append(f" · {duration(run.milliseconds)}")
     if run.planned:
@@ -87,6 +89,9 @@ class _Pen:
         branch = tree.add(_task(task))
         if task.failure and task.state is State.FAILED:
             self._failed(branch, task.failure)
+        for fallen in task.fallbacks:
+            why = f"{fallen.failure.verdict.value}: {brief(fallen.failure.message, 160)}"
+            branch.add(Text(f"↷ role {fallen.role} failed, {fallen.to.who} took over · {why}", "yellow"))
         tries = self.attempts.get(task.task, ())
         for attempt in tries:
             # a single try that went through is no news: its turns hang on the task
@@ -131,8 +136,10 @@ def _task(task: TaskSummary) -> Text:
     if task.state in (State.DONE, State.FAILED) and task.attempts:
         line.append(f" · {duration(round(task.seconds * 1000))}")
     elif task.state is not State.DONE:
-        line.append(f" · {task.state.value}")
+        line.append(f" · {task.state.words}")
     _used(line, task.usage)
+    if task.fallbacks:
+        line.append(f" · by a fallback: {task.fallbacks[-1].to.who}", "yellow")
     if task.attempts > 1:
         line.append(f" · {task.attempts} attempts", "yellow")
     if task.host:
@@ -141,7 +148,7 @@ def _task(task: TaskSummary) -> Text:
 
 
 def _fold(fold: Fold) -> Text:
-    states = ", ".join(f"{number:,} {state.value}" for state, number in fold.states.items() if number)
+    states = ", ".join(f"{number:,} {state.words}" for state, number in fold.states.items() if number)
     line = Text(f"… {fold.size:,} more {fold.role} · {states}", "dim")
     line.append(f" · median {duration(fold.middle)}, p95 {duration(fold.high)}")
     _used(line, fold.usage)
@@ -165,8 +172,17 @@ def _step(step: Step) -> Text:
     said = step.said
     if isinstance(said, SubtasksAsked):
         line.append(f" · {count(len(said.tasks), 'subtask')}")
-    if step.outcome is Outcome.IN_DOUBT:
+    if isinstance(said, ReviewAsked):
+        line.append(
+            f" · {'waits for a person' if step.outcome is Outcome.IN_REVIEW else 'asked a person'}: {brief(said.message, 160)}", "yellow"
+        )
+    elif isinstance(said, ReviewDecided):
+        line.append(f" · decided by {clean(said.user)} at {moment(step.ended)}")
+        line.append(f" · {brief(said.note, 160)}" if said.note else "", "dim")
+    elif isinstance(said, ToolIntended):
         line.append(" · in doubt: announced and never reported, so it may or may not have happened", "yellow")
+    elif step.outcome is Outcome.IN_DOUBT and step.failure:
+        line.append(f" · in doubt: {brief(step.failure.message, 160)}", "yellow")
     elif step.outcome is not Outcome.RUNNING:
         line.append(f" · {duration(step.ended - step.began)}")
     if isinstance(said, ModelCalled):
@@ -179,7 +195,8 @@ def _step(step: Step) -> Text:
         line.append(f" · {brief(said.call.arguments, 60)}", "dim")
         if isinstance(said, ToolCalled):
             line.append(f" · {said.effect}" if said.effect != "read" else "", "yellow")
-            line.append("" if said.ran else " · not run", "yellow")
+            line.append(f" · settled by {said.settled}" if said.settled else "" if said.ran else " · not run", "yellow")
+            line.append(" · tried again" if said.again else "", "yellow")
     return line
 
 
@@ -212,6 +229,10 @@ def _contents(step: Step) -> list[tuple[str, str]]:
         return [("arguments", _json(said.call.arguments)), ("result", said.content)]
     if isinstance(said, ToolIntended):
         return [("arguments", _json(said.call.arguments)), ("key", said.key)]
+    if isinstance(said, ReviewAsked):
+        return [("arguments", _json(said.call.arguments)), ("key", said.key)]
+    if isinstance(said, ReviewDecided):
+        return [("result", said.result)] if said.result is not None else []
     return [(task.id, _json(task.input)) for task in said.tasks]
 
 

@@ -92,7 +92,9 @@ PANELS = (
     Panel("Tokens", "A second, by role and kind.", "short", rate(metrics.TOKENS, "role", "kind"), True),
     Panel("Money spent", "Since the nodes started, by role and model.", "currencyUSD", money(metrics.MICROS, "role", "model"), True),
     Panel("Budget left", "Of the runs at work: neither used nor reserved.", "short", now(metrics.BUDGET_LEFT, "dimension")),
+    Panel("Waiting for a person", "`callboard reviews` lists what somebody has to decide.", "short", now(metrics.IN_REVIEW)),
     Panel("Why tasks failed", "Since the nodes started, by role and verdict.", "short", now(metrics.VERDICTS, "role", "verdict"), True),
+    Panel("Fallbacks", "Tasks that went to the fallback of a role.", "short", now(metrics.FALLBACKS, "role", "verdict"), True),
     Panel("Attempts ended", "A second, by outcome: failed ones may be tried again.", "ops", rate(metrics.ATTEMPTS, "outcome"), True),
     Panel("Runs ended", "Since the nodes started, by status.", "short", now(metrics.RUNS, "status"), True),
 )

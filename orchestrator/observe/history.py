@@ -16,10 +16,17 @@ from protocols.failures import Failure, UnknownMessage
 from protocols.messages import (
     AttemptsLost,
     CancelRequested,
+    ContinueRequested,
     DeadlinePassed,
+    Decision,
     Dispatched,
+    FellBack,
     Message,
     ModelCalled,
+    PauseRequested,
+    ReviewAsked,
+    ReviewDecided,
+    ReviewKind,
     RunEnded,
     RunRequested,
     RunResumed,
@@ -42,14 +49,16 @@ _ONE_TOOL_CALL: _Counts = (0, 0, 0, 0, 1, 0)
 
 class _Task:
     __slots__ = (
-        "attempt", "attempts", "began", "counts", "dispatched", "ended", "entry", "failure", "host", "lost", "merge", "parent",
-        "role", "spent", "state", "taken",
+        "attempt", "attempts", "before", "began", "counts", "dispatched", "ended", "entry", "failure", "fallen", "host", "lost", "merge",
+        "parent", "planned", "role", "spent", "state", "taken",
     )  # fmt: skip
 
     def __init__(self, role: str, parent: str | None, merge: bool) -> None:
         self.role, self.parent, self.merge = role, parent, merge
         self.state = State.WAITING
-        self.attempt = self.attempts = self.lost = self.entry = 0
+        self.planned = parent is None and not merge and role != PLANNER
+        self.attempt = self.attempts = self.before = self.lost = self.entry = 0
+        self.fallen: tuple[FellBack, ...] = ()
         self.began = self.ended = self.dispatched = self.spent = 0
         self.counts = _NO_COUNTS
         self.host: str | None = None
@@ -57,8 +66,9 @@ class _Task:
         self.taken = False
 
     @property
-    def planned(self) -> bool:
-        return self.parent is None and not self.merge and self.role != PLANNER
+    def waits_for_output(self) -> bool:
+        """Whether what it fell back to is no role."""
+        return bool(self.fallen) and self.fallen[-1].to.kind != "role"
 
 
 class _Tally:
@@ -87,20 +97,26 @@ class History:
         self._goal = ""
         self._end: RunEnded | None = None
         self._end_entry = 0
-        self._stopping = False
+        self._stopping = self._paused = False
         self._taken_early: set[str] = set()
+        self._reviews: dict[str, int] = {}  # the steps of the tasks in review
         self._planned = self._planned_done = self._planned_failed = 0
         self._handlers: dict[str, Callable[[Any, int, int], None]] = {
             RunRequested.__name__: self._requested,
             CancelRequested.__name__: self._stop,
             DeadlinePassed.__name__: self._stop,
+            PauseRequested.__name__: self._rest,
+            ContinueRequested.__name__: self._rest,
             RunResumed.__name__: self._taken_over,
             TasksAdded.__name__: self._added,
             Dispatched.__name__: self._dispatched,
             ModelCalled.__name__: self._model_called,
             ToolCalled.__name__: self._tool_called,
+            ReviewAsked.__name__: self._review_asked,
+            ReviewDecided.__name__: self._review_decided,
             TaskEnded.__name__: self._task_ended,
             TaskClosed.__name__: self._task_closed,
+            FellBack.__name__: self._fell_back,
             AttemptsLost.__name__: self._attempts_lost,
             RunEnded.__name__: self._run_ended,
         }
@@ -159,6 +175,7 @@ class History:
             user=request.user if request else "",
             target=request.target if request else None,
             traceparent=request.traceparent if request else None,
+            forked=request.forked if request else None,
             status=end.status if end else Status.RUNNING,
             began=self._began,
             last=self._last,
@@ -169,6 +186,7 @@ class History:
             planned=self._planned,
             succeeded=self._planned_done,
             failed=self._planned - self._planned_done if end else self._planned_failed,
+            paused=self._paused and end is None,
             roles={name: _role(tally) for name, tally in self._roles.items()},
             models={name: _usage(counts) for name, counts in self._models.items()},
             usage=self.usage,
@@ -214,9 +232,13 @@ class History:
     def _taken_over(self, said: RunResumed, at: int, seq: int) -> None:
         self._end, self._ended = None, None
         self._resumed += said.epoch > 1
-        for task in self._tasks.values():
-            if task.state is State.RUNNING:
+        kept = dict(said.kept)
+        for name, task in self._tasks.items():
+            if task.state is State.RUNNING and kept.get(name) != task.attempt:
                 self._lose(task, at)
+
+    def _rest(self, said: Message, at: int, seq: int) -> None:
+        self._paused = isinstance(said, PauseRequested)
 
     def _stop(self, said: Message, at: int, seq: int) -> None:
         self._stopping = True
@@ -259,20 +281,49 @@ class History:
         if said.ran:
             self._use(said.task, _ONE_TOOL_CALL)
 
+    def _review_asked(self, said: ReviewAsked, at: int, seq: int) -> None:
+        task = self._tasks.get(said.task)
+        state = State.WAITING if said.kind is ReviewKind.FALLBACK else State.RUNNING
+        if task is not None and task.state is state and said.attempt == task.attempt and not self._stopping:
+            self._reviews[said.task] = said.step
+            self._move(task, State.IN_REVIEW)
+
+    def _review_decided(self, said: ReviewDecided, at: int, seq: int) -> None:
+        task = self._tasks.get(said.task)
+        waits = task is not None and task.state is State.IN_REVIEW and self._reviews.get(said.task) == said.step
+        if task is not None and waits and not task.waits_for_output and said.decision is not Decision.FAIL:  # else its end follows
+            self._move(task, State.WAITING)
+
     def _task_ended(self, said: TaskEnded, at: int, seq: int) -> None:
         task = self._tasks.get(said.task)
-        if task is None or task.state is not State.RUNNING or said.attempt != task.attempt:
+        if task is not None and task.waits_for_output and said.failure is None and task.state in (State.WAITING, State.IN_REVIEW):
+            self._close(task, at, seq, None)  # what a person or a fixed answer gave
+            return
+        if task is None or task.state not in (State.RUNNING, State.IN_REVIEW) or said.attempt != task.attempt:
             return  # the word of an attempt that was given up
+        if task.state is State.IN_REVIEW:
+            self._work(task, said.ended - said.began)
+            return
         self._work(task, said.ended - said.began if said.ended and said.began else at - task.dispatched)
         self._close(task, at, seq, said.failure)
         # it is tried again, as the reducer decides; until then it has not failed
-        if said.failure and said.failure.retryable and said.attempt < self._attempts(task.role) and not self._stopping:
+        if said.failure and said.failure.retryable and said.attempt - task.before < self._attempts(task.role) and not self._stopping:
             self._move(task, State.WAITING)
 
     def _task_closed(self, said: TaskClosed, at: int, seq: int) -> None:
         task = self._tasks.get(said.task)
-        if task is not None and task.state in (State.WAITING, State.RUNNING):
+        if task is not None and task.state in (State.WAITING, State.RUNNING, State.IN_REVIEW):
             self._close(task, at, seq, said.failure)
+
+    def _fell_back(self, said: FellBack, at: int, seq: int) -> None:
+        task = self._tasks.get(said.task)
+        if task is None or task.state not in (State.WAITING, State.FAILED) or said.attempt != task.attempt:
+            return
+        self._move(task, State.WAITING)
+        task.fallen, task.before, task.failure = (*task.fallen, said), said.attempt, None
+        self._tally(task.role).states[State.WAITING] -= 1
+        task.role = said.to.role or task.role
+        self._tally(task.role).states[State.WAITING] += 1
 
     def _close(self, task: _Task, at: int, seq: int, failure: Failure | None) -> None:
         task.ended, task.entry, task.failure = at, seq, failure
@@ -370,4 +421,5 @@ def _summary(task: str, found: _Task) -> TaskSummary:
         usage=_usage(found.counts),
         failure=found.failure,
         entry=found.entry,
+        fallbacks=found.fallen,
     )

@@ -12,6 +12,7 @@ from orchestrator.observe import metrics
 from orchestrator.observe.logs import get_logger
 from orchestrator.observe.metrics import Kind, Metric
 from orchestrator.reducer.attempts import is_tried_again
+from orchestrator.reducer.fallback import fallback
 from orchestrator.reducer.state import Phase, RunState
 from protocols import messages as m
 from protocols.budget import COUNTED
@@ -125,24 +126,50 @@ def _task_ended(state: RunState, body: m.TaskEnded) -> Fact | None:
     me = state.tasks.get(body.task)
     if me is None or me.attempt != body.attempt or me.phase is Phase.READY:  # of another attempt, or taken for lost already
         return None
+    if me.awaits_answer and body.failure is None:
+        return _task_increments, me.task.role, None
+    if me.phase is Phase.IN_REVIEW:  # counted when it was asked, which is not always followed by a word of its end
+        return _duration_increments, me.task.role, body.ended - body.began
     failure = body.failure
     verdict = None if failure is None else failure.verdict
-    last = me.at_work and not (failure is not None and is_tried_again(state, me, body))
+    last = me.at_work and not (failure is not None and (is_tried_again(state, me, body) or fallback(state, me, failure)))
     return _attempt_increments, me.task.role, verdict, last, body.ended - body.began
 
 
 def _attempt_increments(role: str, verdict: Verdict | None, last: bool, milliseconds: int) -> Iterator[Increment]:
     yield metrics.ATTEMPTS, (role, _outcome(verdict)), 1
+    yield from _duration_increments(role, milliseconds)
+    if last:
+        yield from _task_increments(role, verdict)
+
+
+def _duration_increments(role: str, milliseconds: int) -> Iterator[Increment]:
     yield metrics.TASK_DURATION, (role,), milliseconds / 1000
     if milliseconds > 0:
         yield metrics.TASK_SECONDS, (role,), milliseconds / 1000
-    if last:
-        yield from _task_increments(role, verdict)
+
+
+def _review_asked(state: RunState, body: m.ReviewAsked) -> Fact | None:
+    me = state.tasks.get(body.task)
+    waits = me is not None and me.attempt == body.attempt and me.at_work and state.stopping is None
+    return (_review_increments, me.task.role) if me is not None and waits else None
+
+
+def _review_increments(role: str) -> Iterator[Increment]:
+    yield metrics.ATTEMPTS, (role, "in_review"), 1
 
 
 def _task_closed(state: RunState, body: m.TaskClosed) -> Fact | None:
     me = state.tasks[body.task]
     return (_task_increments, me.task.role, body.failure.verdict) if me.open else None
+
+
+def _fell_back(state: RunState, body: m.FellBack) -> Fact:
+    return _fallback_increments, body.role, body.failure.verdict.value
+
+
+def _fallback_increments(role: str, verdict: str) -> Iterator[Increment]:
+    yield metrics.FALLBACKS, (role, verdict), 1
 
 
 def _task_increments(role: str, verdict: Verdict | None) -> Iterator[Increment]:
@@ -157,7 +184,8 @@ def _lost(state: RunState, body: m.AttemptsLost) -> Fact:
 
 
 def _resumed(state: RunState, body: m.RunResumed) -> Fact:
-    return _loss_increments, tuple(me.task.role for me in state.tasks.values() if me.at_work)
+    at_work = (me for me in state.tasks.values() if me.at_work)
+    return _loss_increments, tuple(me.task.role for me in at_work if (me.task.id, me.attempt) not in body.kept)
 
 
 def _loss_increments(roles: tuple[str, ...]) -> Iterator[Increment]:
@@ -217,7 +245,9 @@ def _outcome(failed: object) -> str:
 _FACTS: dict[type[m.Message], Callable[[RunState, Any], Fact | None]] = {
     m.RunEnded: _run_ended,
     m.TaskEnded: _task_ended,
+    m.ReviewAsked: _review_asked,
     m.TaskClosed: _task_closed,
+    m.FellBack: _fell_back,
     m.AttemptsLost: _lost,
     m.RunResumed: _resumed,
     m.ModelCalled: _model_called,
@@ -231,6 +261,7 @@ def _levels(state: RunState) -> Iterator[Increment]:
         yield metrics.READY, (role,), len(queue)
     for role, count in state.working.items():
         yield metrics.AGENTS, (role,), count
+    yield metrics.IN_REVIEW, (), state.in_review
     account = state.ledger.accounts[RUN]
     for index, limit in account.bounds:
         yield metrics.BUDGET_LEFT, (COUNTED[index],), max(limit - account.settled[index] - account.reserved[index], 0)

@@ -51,9 +51,13 @@ RUNS_AT_WORK = _gauge("runs_at_work", "runs that have not ended")
 RUNS = _counter("runs", "runs that ended, by how: done, partial, failed, budget, cancelled", "status")
 READY = _gauge("tasks_ready", "tasks that wait for a free place on a host", "role")
 AGENTS = _gauge("agents_at_work", "agents at work, without those that wait for tasks they delegated", "role")
+IN_REVIEW = _gauge("tasks_in_review", "tasks that wait for a person's decision")
 TASKS = _counter("tasks", "tasks that ended: done or failed", "role", "outcome")
-ATTEMPTS = _counter("attempts", "attempts that ended: done, failed (some are tried again), or lost with their host", "role", "outcome")
+ATTEMPTS = _counter(
+    "attempts", "attempts that ended: done, failed (some are tried again), in_review, or lost with their host", "role", "outcome"
+)
 VERDICTS = _counter("verdicts", "tasks that failed, by why", "role", "verdict")
+FALLBACKS = _counter("fallbacks", "tasks that went to the fallback of a role that failed, by why", "role", "verdict")
 TASK_SECONDS = _counter("task_seconds", "time at work, of attempts that were done or failed", "role")
 TASK_DURATION = _durations("task_duration_seconds", "how long each of these attempts took", "role")
 MODEL_CALLS = _counter("model_calls", "model calls: done or failed", "role", "model", "outcome")
@@ -71,9 +75,11 @@ METRICS = (
     RUNS,
     READY,
     AGENTS,
+    IN_REVIEW,
     TASKS,
     ATTEMPTS,
     VERDICTS,
+    FALLBACKS,
     TASK_SECONDS,
     TASK_DURATION,
     MODEL_CALLS,

@@ -15,7 +15,7 @@ from orchestrator.observe.figures import brief, clean, count, duration, spent
 from orchestrator.observe.history import History
 from orchestrator.observe.summary import State
 from protocols.envelope import Envelope
-from protocols.messages import PartialOutput, TaskClosed, TaskEnded
+from protocols.messages import FellBack, PartialOutput, ReviewAsked, ReviewDecided, ReviewKind, TaskClosed, TaskEnded
 
 LINE_SECONDS = 2.0
 """Off a terminal, at least this long passes between two lines."""
@@ -32,8 +32,10 @@ class Progress:
     ``clock`` gives seconds and never goes back. Without a terminal it writes lines, at most one every ``LINE_SECONDS``.
     """
 
-    def __init__(self, shown: Console, run: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, shown: Console, run: str, *, decide: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        """``decide`` is the command line that a task and a decision are added to."""
         self.history = History(run)
+        self._decide = decide or f"callboard review {run}"
         self._console, self._clock = shown, clock
         self._start = clock()
         self._written = self._start
@@ -68,12 +70,31 @@ class Progress:
             self._partial = (body.task, (before + body.text)[-TAIL:])
         else:
             self.history.add(body, envelope.at, envelope.seq)
-        if isinstance(body, TaskEnded | TaskClosed) and body.failure:
+        if isinstance(body, ReviewAsked | ReviewDecided):
+            self._console.print(Text(self._review(body), "yellow"), soft_wrap=True)
+        elif isinstance(body, FellBack):
+            why = f"{body.failure.verdict.value}: {brief(body.failure.message, 100)}"
+            self._failures = tuple(one for one in self._failures if not one.startswith(f"✗ {body.task} · "))
+            self._failures = (*self._failures, f"↷ {body.task} · {body.role} → {body.to.who} · {why}")[-_SHOWN_FAILURES:]
+        elif isinstance(body, TaskEnded | TaskClosed) and body.failure and not self._waits(body):
             failure = f"✗ {body.task} · {body.failure.verdict.value}: {brief(body.failure.message, 100)}"
             # a new tuple, never a change in place: the panel is drawn by another thread
             self._failures = (*self._failures, failure)[-_SHOWN_FAILURES:]
         if self._live is None and self._clock() - self._written >= LINE_SECONDS:
             self._write()
+
+    def _review(self, body: ReviewAsked | ReviewDecided) -> str:
+        if isinstance(body, ReviewDecided):
+            return f"{body.task}: {clean(body.user)} decided: {body.decision.value.replace('_', ' ')}"
+        how = f"look at the other side, then: {self._decide} {body.task} --done | --not-done | --fail"
+        if body.kind is ReviewKind.FALLBACK:
+            how = f"give it: {self._decide} {body.task} --done --result JSON | --fail"
+        return f"? {body.task} waits for a person: {brief(body.message, 200)}; {how}"
+
+    def _waits(self, body: TaskEnded | TaskClosed) -> bool:
+        """Whether the task has not failed, but waits for a person."""
+        task = self.history.task(body.task)
+        return isinstance(body, TaskEnded) and task is not None and task.state is not State.FAILED
 
     def _write(self) -> None:
         line, written = self._figures(), self._last_words()
@@ -89,7 +110,7 @@ class Progress:
 
     def _figures(self) -> str:
         counts = self.history.counts
-        states = ", ".join(f"{counts[state]:,} {state.value}" for state in State if counts[state])
+        states = ", ".join(f"{counts[state]:,} {state.words}" for state in State if counts[state])
         tasks = f"{count(sum(counts.values()), 'task')}: {states}" if states else "planning"
         used = spent(self.history.usage)
         return f"{tasks} · {used}" if used else tasks

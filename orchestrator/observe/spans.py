@@ -18,7 +18,7 @@ from orchestrator.observe.trace import Attempt, Outcome, Step
 from protocols.budget import Usage
 from protocols.chat import ToolCall
 from protocols.failures import Failure
-from protocols.messages import ModelCalled, SubtasksAsked, ToolCalled, ToolIntended
+from protocols.messages import ModelCalled, ReviewAsked, ReviewDecided, SubtasksAsked, ToolCalled, ToolIntended
 from protocols.record import Record
 from protocols.team import PLANNER
 
@@ -109,7 +109,7 @@ class _Maker:
         if attempt.outcome is Outcome.LOST:
             attributes["error.type"] = "lost"
             span = span.model_copy(update={"status": "error", "status_message": attempt.note, "attributes": attributes})
-        elif attempt.outcome is Outcome.RUNNING:
+        elif attempt.outcome in (Outcome.RUNNING, Outcome.IN_REVIEW):
             span = span.model_copy(update={"status": "unset"})
         yield span
         for turn in attempt.turns:
@@ -128,16 +128,23 @@ class _Maker:
         elif isinstance(said, SubtasksAsked):
             name, kind = "delegate", "internal"
             attributes["callboard.subtasks"] = [task.id for task in said.tasks]
+        elif isinstance(said, ReviewAsked):
+            name, kind = "review", "internal"
+            attributes |= {"callboard.review.kind": said.kind.value, "callboard.review.message": said.message}
+        elif isinstance(said, ReviewDecided):
+            name, kind = "review_decision", "internal"
+            attributes |= {"callboard.review.decision": said.decision.value, "callboard.review.user": said.user}
+            attributes |= {"callboard.review.note": said.note} if said.note else {}
         else:
             name, kind = f"execute_tool {clean(step.name)}", "internal"
             attributes |= _tool(said, full)
         failure = step.failure if step.outcome is Outcome.FAILED else None
         span = self._span(name, here, above, step.began, step.ended, attributes, failure, kind)
         if step.outcome is Outcome.IN_DOUBT:
-            message = "announced and never reported: it may or may not have happened"
+            message = step.failure.message if step.failure else "announced and never reported: it may or may not have happened"
             attributes["error.type"] = "effect_in_doubt"
             return span.model_copy(update={"status": "error", "status_message": message, "attributes": attributes})
-        return span if step.outcome is not Outcome.RUNNING else span.model_copy(update={"status": "unset"})
+        return span if step.outcome not in (Outcome.RUNNING, Outcome.IN_REVIEW) else span.model_copy(update={"status": "unset"})
 
     def _span(
         self,
@@ -214,7 +221,8 @@ def _tool(said: ToolCalled | ToolIntended, full: bool) -> dict[str, Any]:
     if full:
         found["gen_ai.tool.call.arguments"] = said.call.arguments
     if isinstance(said, ToolCalled):
-        found |= {"callboard.effect": said.effect, "callboard.ran": said.ran}
+        found |= {"callboard.effect": said.effect, "callboard.ran": said.ran, "callboard.again": said.again}
+        found |= {"callboard.settled": said.settled} if said.settled else {}
         if full:
             found["gen_ai.tool.call.result"] = said.content
     return found

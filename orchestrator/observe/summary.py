@@ -6,8 +6,12 @@ from pydantic import Field
 
 from protocols.budget import NOTHING, Usage
 from protocols.failures import Failure
-from protocols.messages import Status
+from protocols.messages import FellBack, Status
 from protocols.record import Record
+
+WAITING = "waiting for a person"
+PAUSED = "paused"
+"""How a run stands in which nothing is at work and a person has to decide something."""
 
 
 class State(StrEnum):
@@ -15,13 +19,20 @@ class State(StrEnum):
 
     WAITING = "waiting"
     RUNNING = "running"
+    IN_REVIEW = "in_review"  # a person has to decide something; no host has it
     DONE = "done"
     FAILED = "failed"
+
+    @property
+    def words(self) -> str:
+        """The state as people read it."""
+        return self.value.replace("_", " ")
 
 
 class TaskSummary(Record):
     """One task. ``attempts`` counts those given to a host, ``lost`` those whose host was lost. ``began`` and ``ended`` are in
-    milliseconds (UTC), 0 when not; ``seconds`` is time at work, over all attempts that ended; ``entry`` is its result's seq."""
+    milliseconds (UTC), 0 when not; ``seconds`` is time at work, over all attempts that ended; ``entry`` is its result's seq.
+    ``fallbacks`` says who failed at it and took over, in order; ``role`` is the last role."""
 
     task: str
     role: str
@@ -37,6 +48,7 @@ class TaskSummary(Record):
     usage: Usage = NOTHING
     failure: Failure | None = None
     entry: int = 0
+    fallbacks: tuple[FellBack, ...] = ()
 
 
 class RoleSummary(Record):
@@ -53,7 +65,8 @@ class RunSummary(Record):
     """One run. Times are milliseconds (UTC); ``ended`` is ``None`` while the run is at work, and when it was interrupted.
 
     ``tasks`` counts every task by state and is empty in a glance. ``planned``, ``succeeded`` and ``failed`` count the plan's
-    tasks, so not the planner's, the merge's and the delegated. ``usage`` is the sum over every call in the journal.
+    tasks, so not the planner's, the merge's and the delegated. ``usage`` is the sum over every call in the journal. ``forked`` is the
+    run, and its last entry, that it begins with.
     """
 
     run: str
@@ -62,6 +75,7 @@ class RunSummary(Record):
     user: str = ""
     target: str | None = None
     traceparent: str | None = None
+    forked: tuple[str, int] | None = None
     status: Status = Status.RUNNING
     began: int = 0
     last: int = 0
@@ -72,10 +86,20 @@ class RunSummary(Record):
     planned: int = 0
     succeeded: int = 0
     failed: int = 0
+    paused: bool = False
     roles: dict[str, RoleSummary] = Field(default_factory=dict)
     models: dict[str, Usage] = Field(default_factory=dict)
     usage: Usage = NOTHING
     failure: Failure | None = None
+
+    @property
+    def standing(self) -> str:
+        """How the run stands, in words: its status once it has ended."""
+        if self.ended is not None:
+            return self.status.value
+        if self.paused:
+            return PAUSED
+        return WAITING if self.tasks.get(State.IN_REVIEW) and not self.tasks.get(State.RUNNING) else "unfinished"
 
     @property
     def milliseconds(self) -> int:

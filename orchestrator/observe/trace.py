@@ -4,18 +4,20 @@ Attempts come out as they end, so that a run of any size can be streamed; what i
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from orchestrator.journal.port import Entry
 from orchestrator.observe.history import unpacked
 from protocols.budget import NOTHING, Usage
-from protocols.failures import Failure
+from protocols.failures import Failure, Verdict
 from protocols.messages import (
     AttemptsLost,
     Dispatched,
     Message,
     ModelCalled,
+    ReviewAsked,
+    ReviewDecided,
     RunResumed,
     SubtasksAsked,
     SubtasksEnded,
@@ -25,7 +27,7 @@ from protocols.messages import (
     ToolIntended,
 )
 
-Said = ModelCalled | ToolCalled | ToolIntended | SubtasksAsked
+Said = ModelCalled | ToolCalled | ToolIntended | SubtasksAsked | ReviewAsked | ReviewDecided
 """The messages that are steps of an attempt."""
 
 
@@ -36,7 +38,8 @@ class Outcome(StrEnum):
     DONE = "done"
     FAILED = "failed"
     LOST = "lost"
-    IN_DOUBT = "in_doubt"  # a write that was announced and never reported
+    IN_DOUBT = "in_doubt"  # a write that may or may not have happened
+    IN_REVIEW = "in_review"  # it waits for a person's decision
 
 
 class Kind(StrEnum):
@@ -45,11 +48,14 @@ class Kind(StrEnum):
     MODEL = "model"
     TOOL = "tool"
     DELEGATION = "delegation"
+    REVIEW = "review"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One model call, tool call or delegation. Times in milliseconds (UTC); ``said`` is the entry that reported it."""
+    """One model call, tool call, delegation, question to a person, or decision of one.
+
+    Times in milliseconds (UTC); ``said`` is the entry that reported it."""
 
     kind: Kind
     ordinal: int
@@ -76,8 +82,8 @@ class Turn:
 
     @property
     def ended(self) -> int:
-        """When its last step ended, in milliseconds (UTC)."""
-        return max(step.ended for step in self.steps)
+        """When its last step ended, in milliseconds (UTC); a person's time is nobody's work."""
+        return max((step.ended for step in self.steps if step.kind is not Kind.REVIEW), default=self.began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +106,10 @@ class Attempt:
 
 
 class _Draft:
-    __slots__ = ("failure", "given", "host", "note", "outcome", "steps")
+    __slots__ = ("began", "ended", "failure", "given", "host", "note", "outcome", "steps")
 
     def __init__(self, host: str, given: int) -> None:
-        self.host, self.given = host, given
+        self.host, self.given, self.began, self.ended = host, given, given, 0
         self.outcome = Outcome.RUNNING
         self.note = ""
         self.failure: Failure | None = None
@@ -116,6 +122,8 @@ _TAGS = {
         AttemptsLost,
         Dispatched,
         ModelCalled,
+        ReviewAsked,
+        ReviewDecided,
         RunResumed,
         SubtasksAsked,
         SubtasksEnded,
@@ -130,7 +138,7 @@ _TAGS = {
 def attempts(entries: Iterable[Entry], only: Collection[str] | None = None) -> Iterator[Attempt]:
     """Every attempt in ``entries`` (of the tasks in ``only``, when it is given), each as it ends, then those that did not.
 
-    A lost attempt comes last, because steps that were on their way may still follow its loss.
+    One that was lost or led to a review comes last, because what was on its way, or is decided, may still follow.
     """
     drafts: dict[tuple[str, int], _Draft] = {}
     last = 0
@@ -148,21 +156,25 @@ def attempts(entries: Iterable[Entry], only: Collection[str] | None = None) -> I
                 if key in drafts:
                     _lose(drafts[key], f"host {said.host} was lost")
         elif isinstance(said, RunResumed):
-            for draft in drafts.values():
+            for draft in (draft for key, draft in drafts.items() if key not in said.kept):
                 _lose(draft, f"another coordinator took the run over (epoch {said.epoch})")
         elif isinstance(said, TaskEnded):
             ended = drafts.get((said.task, said.attempt))
-            if ended is not None and ended.outcome is not Outcome.LOST:
+            if ended is not None and ended.outcome is Outcome.IN_REVIEW:
+                ended.failure, ended.began, ended.ended = said.failure, said.began or ended.given, said.ended or entry.at
+            elif ended is not None and ended.outcome is not Outcome.LOST:
                 del drafts[said.task, said.attempt]
                 ended.failure, ended.outcome = said.failure, Outcome.FAILED if said.failure else Outcome.DONE
                 yield _finish(said.task, said.attempt, ended, said.began or ended.given, said.ended or entry.at)
         elif isinstance(said, TaskClosed):
-            for key in [key for key in drafts if key[0] == said.task and drafts[key].outcome is Outcome.RUNNING]:
+            for key in [key for key in drafts if key[0] == said.task and drafts[key].outcome in (Outcome.RUNNING, Outcome.IN_REVIEW)]:
                 drafts[key].failure, drafts[key].outcome = said.failure, Outcome.FAILED
+        elif isinstance(said, ReviewDecided):
+            _decide(drafts, said, entry.at)
         else:
             _note(drafts, said, entry.at)
     for (task, number), draft in drafts.items():
-        yield _finish(task, number, draft, draft.given, max([step.ended for step in draft.steps], default=last))
+        yield _finish(task, number, draft, draft.began, draft.ended or max([step.ended for step in draft.steps], default=last))
 
 
 def _lose(draft: _Draft, why: str) -> None:
@@ -170,18 +182,30 @@ def _lose(draft: _Draft, why: str) -> None:
         draft.outcome, draft.note = Outcome.LOST, why
 
 
+def _decide(drafts: dict[tuple[str, int], _Draft], said: ReviewDecided, at: int) -> None:
+    """The decision stands behind the question; who comes too late decides nothing."""
+    for (task, _), draft in drafts.items():
+        waits = [step for step in draft.steps if step.outcome is Outcome.IN_REVIEW and step.ordinal == said.step]
+        if task == said.task and waits and draft.outcome is Outcome.IN_REVIEW:
+            draft.outcome, draft.note = Outcome.IN_DOUBT, ""
+            draft.steps = [replace(step, outcome=Outcome.DONE) if step in waits else step for step in draft.steps]
+            when = said.at or at
+            draft.steps.append(Step(Kind.REVIEW, said.step, said.decision.value, when, when, Outcome.DONE, NOTHING, None, said))
+
+
 def _note(drafts: dict[tuple[str, int], _Draft], said: Message, at: int) -> None:
     if isinstance(said, SubtasksEnded):
         draft = drafts.get((said.task, said.attempt))
         if draft is not None:
             draft.steps = [_reunited(step, said, at) if step.ordinal == said.step else step for step in draft.steps]
-    elif isinstance(said, ModelCalled | ToolCalled | ToolIntended | SubtasksAsked):
+    elif isinstance(said, ModelCalled | ToolCalled | ToolIntended | SubtasksAsked | ReviewAsked):
         draft = drafts.get((said.task, said.attempt))
         if draft is not None:
             step = _step(said, at)
             if isinstance(said, ToolCalled):  # the report of an effect takes the place of its announcement
-                announced = (Kind.TOOL, said.step, Outcome.IN_DOUBT)
-                draft.steps = [one for one in draft.steps if (one.kind, one.ordinal, one.outcome) != announced]
+                draft.steps = [one for one in draft.steps if not (isinstance(one.said, ToolIntended) and one.ordinal == said.step)]
+            elif isinstance(said, ReviewAsked) and draft.outcome is Outcome.RUNNING:
+                draft.outcome, draft.note, draft.ended = Outcome.IN_REVIEW, "waits for a person", at
             draft.steps.append(step)
 
 
@@ -191,11 +215,15 @@ def _step(said: Said, at: int) -> Step:
         began, ended = said.began or at, said.ended or at
         return Step(Kind.MODEL, said.step, said.model, began, ended, outcome, said.usage, said.failure, said)
     if isinstance(said, ToolCalled):
-        outcome = Outcome.FAILED if said.failure else Outcome.DONE
+        doubtful = said.failure is not None and said.failure.verdict is Verdict.EFFECT_IN_DOUBT
+        outcome = Outcome.IN_DOUBT if doubtful else Outcome.FAILED if said.failure else Outcome.DONE
         usage = Usage(tool_calls=1) if said.ran else NOTHING
         return Step(Kind.TOOL, said.step, said.call.name, said.began or at, said.ended or at, outcome, usage, said.failure, said)
     if isinstance(said, ToolIntended):
-        return Step(Kind.TOOL, said.step, said.call.name, at, at, Outcome.IN_DOUBT, NOTHING, None, said)
+        return Step(Kind.TOOL, said.step, said.call.name, said.began or at, at, Outcome.IN_DOUBT, NOTHING, None, said)
+    if isinstance(said, ReviewAsked):
+        return Step(Kind.REVIEW, said.step, said.kind.value, at, at, Outcome.IN_REVIEW, NOTHING, None, said)
+    assert isinstance(said, SubtasksAsked)
     roles = ", ".join(dict.fromkeys(task.role for task in said.tasks))
     return Step(Kind.DELEGATION, said.step, roles, at, at, Outcome.RUNNING, NOTHING, None, said)
 

@@ -1,5 +1,6 @@
 """Attempts: tasks given to hosts, and how they end, fail, are lost and tried again."""
 
+from orchestrator.reducer.fallback import fallback
 from orchestrator.reducer.graph import close, make_ready
 from orchestrator.reducer.leases import give_back, serve
 from orchestrator.reducer.stages import accept, onward
@@ -37,28 +38,44 @@ def task_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     if me is None or me.attempt != body.attempt:
         return []
     give_back(state, body.task)
-    if not me.at_work:  # closed meanwhile
+    if me.awaits_answer and body.failure is None:
+        state.in_review -= me.phase is Phase.IN_REVIEW
+        me.ended, me.review = entry.at, None
+        return _done(state, me, body.output, fetch)
+    if me.phase is Phase.IN_REVIEW and not me.awaits_answer:
+        me.usage = body.usage
+    if not me.at_work:  # closed meanwhile, or in review
         return [*serve(state), *onward(state)]
-    _leave(state, me)
+    leave(state, me)
     me.usage, me.ended = body.usage, entry.at
     failure = body.failure
     if failure is None:
-        decisions = close(state, me, body.output or m.Value(), None)
-        if me.kind is Kind.PLAN and state.stopping is None:
-            decisions += accept(state, fetch(body.output or m.Value()))
-        return [*decisions, *serve(state), *onward(state)]
+        return _done(state, me, body.output, fetch)
     if is_tried_again(state, me, body):
         while me.steps and me.steps[-1][1]:  # what failed last is what the next attempt does anew
             me.steps.pop()
         make_ready(state, me)
         return serve(state)
+    fallen = fallback(state, me, failure)
+    if fallen is not None:
+        make_ready(state, me)
+        return [fallen]
     return [*close(state, me, None, failure), *serve(state), *onward(state)]
+
+
+def _done(state: RunState, me: TaskState, output: m.Value | None, fetch: Fetch) -> Decisions:
+    output = output or m.Value()
+    decisions = close(state, me, output, None)
+    if me.kind is Kind.PLAN and state.stopping is None:
+        decisions += accept(state, fetch(output))
+    return [*decisions, *serve(state), *onward(state)]
 
 
 def is_tried_again(state: RunState, me: TaskState, ended: m.TaskEnded) -> bool:
     """Whether an attempt that ended like this is followed by another."""
     retryable = ended.failure is not None and ended.failure.retryable
-    return retryable and ended.attempt < state.request.team.roles[me.task.role].attempts and state.stopping is None
+    tries = state.request.team.roles[me.task.role].attempts
+    return retryable and ended.attempt - me.before < tries and state.stopping is None
 
 
 def task_closed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -69,9 +86,11 @@ def task_closed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     if not me.open:
         return []
     if me.at_work:
-        _leave(state, me)
+        leave(state, me)
     elif me.phase is Phase.READY:
         state.ready[me.task.role].remove(me.task.id)
+    elif me.phase is Phase.IN_REVIEW:
+        state.in_review -= 1
     me.ended = entry.at
     return [*close(state, me, None, body.failure), *onward(state)]
 
@@ -85,19 +104,24 @@ def lost(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
         me = state.tasks.get(name)
         if me is not None and me.attempt == attempt:
             decisions += _take_back(state, me)
-    return [*decisions, *serve(state), *onward(state)]
+    return _taken_back(state, decisions)
 
 
 def resumed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
-    """A new coordinator: whatever was at work is lost."""
+    """A new coordinator: whatever was at work is lost, but for what its host still has."""
+    body = entry.body
+    assert isinstance(body, m.RunResumed)
+    kept = set(body.kept)
+    state.drawing = None  # whoever was asked is gone
     decisions: Decisions = []
     for me in state.tasks.values():
-        if me.at_work:
+        if (me.task.id, me.attempt) not in kept and (me.at_work or state.holds(me)):
             decisions += _take_back(state, me)
-    return [*decisions, *onward(state)]
+    return _taken_back(state, decisions)
 
 
-def _leave(state: RunState, me: TaskState) -> None:
+def leave(state: RunState, me: TaskState) -> None:
+    """A task is no longer at work."""
     if me.phase is Phase.RUNNING:
         state.working[me.task.role] -= 1
     state.at_work -= 1
@@ -107,11 +131,18 @@ def _take_back(state: RunState, me: TaskState) -> Decisions:
     give_back(state, me.task.id, lost=True)
     if not me.at_work:
         return []
-    _leave(state, me)
+    leave(state, me)
     state.families.pop(me.task.id, None)
     me.losses += 1
     make_ready(state, me, first=True)
     if me.losses > MOST_LOSSES:
         message = f"its host was lost {me.losses} times; look for what it does to the process (memory, native code)"
-        return [m.TaskClosed(task=me.task.id, failure=Failure(verdict=Verdict.INFRASTRUCTURE, message=message))]
+        failure = Failure(verdict=Verdict.INFRASTRUCTURE, message=message)
+        return [fallback(state, me, failure) or m.TaskClosed(task=me.task.id, failure=failure)]
     return []
+
+
+def _taken_back(state: RunState, decisions: Decisions) -> Decisions:
+    """An ask is answered once: what falls back serves the queue itself."""
+    asks = [] if any(isinstance(one, m.FellBack) for one in decisions) else serve(state)
+    return [*decisions, *asks, *onward(state)]

@@ -1,11 +1,22 @@
-"""Delegation: tasks that an agent asks for while it works, bound by depth and by its own budget."""
+"""Delegation: tasks that an agent asks for while it works, bound by depth and by its own budget, and never handed round in circles."""
 
+import hashlib
+from collections.abc import Iterator
+
+from pydantic_core import to_json
+
+from agents.repetition import canonical
 from orchestrator.reducer.graph import reunion
-from orchestrator.reducer.state import Decisions, Family, Fetch, Phase, RunState
+from orchestrator.reducer.state import Decisions, Family, Fetch, Phase, RunState, TaskState
 from protocols import messages as m
 from protocols.envelope import Envelope
 from protocols.failures import Failure, Verdict
 from protocols.plan import Plan, Task, problems
+from protocols.team import Strategy
+
+MOST_ASKED = 3
+"""The same subtask, by role and input, asked for again below one task of the plan, whichever model asks: the third time it is refused.
+Equal subtasks in one list count once: who asks for several answers at a time means it."""
 
 
 def subtasks_asked(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -17,10 +28,13 @@ def subtasks_asked(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
         return []
     children = tuple(task.id for task in body.tasks)
     fresh = [task for task in body.tasks if task.id not in state.tasks]
-    wrong = _wrong(state, body, fresh)
-    if wrong:
-        refused = Failure(verdict=Verdict.PLAN, message=f"the subtasks were refused: {wrong[0]}", evidence=tuple(wrong))
+    line = [me, *_above(state, me)]
+    marks = {_mark(line[-1].task.id, task): task for task in fresh}
+    refused = _wrong(state, body, fresh) or next((why for mark, task in marks.items() if (why := _again(state, line, task, mark))), None)
+    if refused:
         return [m.SubtasksEnded(task=body.task, attempt=body.attempt, step=body.step, refused=refused)]
+    for mark, task in marks.items():
+        state.subtasks.setdefault(mark, []).append(task.id)
     waiting = len(fresh) + sum(name in state.tasks and state.tasks[name].open for name in children)
     me.phase = Phase.PARKED  # it no longer counts against its role's concurrency, or its children could wait for it
     state.working[me.task.role] -= 1
@@ -42,13 +56,58 @@ def subtasks_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     return []
 
 
-def _wrong(state: RunState, body: m.SubtasksAsked, fresh: list[Task]) -> list[str]:
+def _wrong(state: RunState, body: m.SubtasksAsked, fresh: list[Task]) -> Failure | None:
     team, me = state.request.team, state.tasks[body.task]
     foreign = [one.id for one in body.tasks if one.id in state.tasks and state.tasks[one.id].parent != body.task]
     if foreign:
-        return [f"{name!r} belongs to another task" for name in foreign]
-    if not fresh:
-        return []
-    if me.depth >= team.depth:
-        return [f"delegation goes at most {team.depth} deep and {body.task!r} is at {me.depth}"]
-    return problems(Plan(tasks=tuple(fresh)), list(team.roles), most_tasks=team.most_tasks, known=state.tasks)
+        found = [f"{name!r} belongs to another task" for name in foreign]
+    elif not fresh:
+        found = []
+    elif me.depth >= team.depth:
+        found = [f"delegation goes at most {team.depth} deep and {body.task!r} is at {me.depth}"]
+    else:
+        found = problems(Plan(tasks=tuple(fresh)), list(team.roles), most_tasks=team.most_tasks, known=state.tasks)
+    if not found:
+        return None
+    return Failure(verdict=Verdict.PLAN, message=f"the subtasks were refused: {found[0]}", evidence=tuple(found))
+
+
+def _again(state: RunState, line: list[TaskState], task: Task, mark: str) -> Failure | None:
+    """Why ``task`` would go round: ``line`` is who asks, and who asked for that, up to the task of the plan."""
+    for above in line:
+        if above.task.role == task.role and _mark(line[-1].task.id, above.task) == mark:
+            return _refusal(f"role {task.role!r} was given this very input in {above.task.id!r}, which waits for it", [above])
+    if state.request.team.roles[line[0].task.role].strategy is Strategy.FUNCTION:
+        return None  # code that recurses or asks again means it
+    roles = [task.role, *(one.task.role for one in line[:3])]
+    if len(roles) == 4 and roles[:2] == roles[2:] and roles[0] != roles[1]:
+        return _refusal(f"roles {roles[0]!r} and {roles[1]!r} hand work to each other", line[:3])
+    asked = state.subtasks.get(mark, ())
+    if len(asked) >= MOST_ASKED - 1:
+        before = [state.tasks[name] for name in asked]
+        return _refusal(f"role {task.role!r} was given this very input {len(asked)} times already{_outcome(before[-1])}", before)
+    return None
+
+
+def _refusal(why: str, tasks: list[TaskState]) -> Failure:
+    message = f"the subtasks were refused: {why}. Do it yourself, ask for something else, or answer with what you know"
+    return Failure(verdict=Verdict.PING_PONG, message=message, evidence=tuple(one.task.id for one in tasks))
+
+
+def _outcome(one: TaskState) -> str:
+    if one.failure is not None:
+        return f"; the last time it failed: {one.failure.message[:200]}"
+    if one.output is not None and one.output.blob is None:
+        return f"; the last time it answered: {to_json(one.output.inline).decode()[:200]}"
+    return ""
+
+
+def _above(state: RunState, me: TaskState) -> Iterator[TaskState]:
+    while me.parent is not None:
+        me = state.tasks[me.parent]
+        yield me
+
+
+def _mark(root: str, task: Task) -> str:
+    """The same for the same role and input below the same task of the plan, however the input is spelled."""
+    return hashlib.sha256(repr((root, task.role, canonical(task.input))).encode("utf-8", "replace")).hexdigest()

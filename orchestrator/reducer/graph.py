@@ -95,14 +95,23 @@ def close(state: RunState, me: TaskState, output: m.Value | None, failure: Failu
             decisions.append(m.TaskClosed(task=name, failure=_lacks(me)))
         elif not other.needs and other.phase is Phase.WAITING:
             make_ready(state, other)
-    family = state.families.pop(me.task.id, None)
-    if family is not None:
-        left = Failure(verdict=Verdict.CANCELLED, message=f"{me.task.id!r}, which asked for it, has ended")
-        decisions += [m.TaskClosed(task=child, failure=left) for child in family.children if state.tasks[child].open]
+    decisions += orphaned(state, me)
     if me.parent is not None and (siblings := state.families.get(me.parent)) is not None and me.task.id in siblings.children:
         siblings.open -= 1
         if siblings.open == 0:
             decisions.append(reunion(state, siblings))
+    return decisions
+
+
+def orphaned(state: RunState, me: TaskState) -> Decisions:
+    """The ends of the subtasks that ``me`` waited for, and waits for no more."""
+    family = state.families.pop(me.task.id, None)
+    decisions: Decisions = []
+    for child in (state.tasks[name] for name in family.children) if family is not None else ():
+        if child.open:
+            left = Failure(verdict=Verdict.CANCELLED, message=f"{me.task.id!r}, which asked for it, has ended")
+            why = child.undecided(left.message) if child.phase is Phase.IN_REVIEW else left
+            decisions.append(m.TaskClosed(task=child.task.id, failure=why))
     return decisions
 
 

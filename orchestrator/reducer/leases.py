@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from orchestrator.ledger import as_usage, times
+from orchestrator.ledger import ALLOWANCE, as_usage, times
 from orchestrator.reducer.state import Decisions, Fetch, RunState, TaskState
 from protocols import messages as m
 from protocols.budget import Usage, amount
@@ -19,14 +19,14 @@ def model_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Settle a model call."""
     body = entry.body
     assert isinstance(body, m.ModelCalled)
-    return _settled(state, _stepped(state, entry.seq, body, failed=body.failure is not None), body.usage)
+    return _settled(state, stepped(state, entry.seq, body, failed=body.failure is not None), body.usage)
 
 
 def tool_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Settle a tool call, if the tool ran."""
     body = entry.body
     assert isinstance(body, m.ToolCalled)
-    me = _stepped(state, entry.seq, body)
+    me = stepped(state, entry.seq, body)
     return _settled(state, me, ONE_TOOL_CALL) if body.ran else []
 
 
@@ -34,11 +34,13 @@ def tool_intended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Keep the place of an intent, so that a later attempt knows of it."""
     body = entry.body
     assert isinstance(body, m.ToolIntended)
-    _stepped(state, entry.seq, body)
+    stepped(state, entry.seq, body)
     return []
 
 
-def _stepped(state: RunState, seq: int, body: m.ModelCalled | m.ToolIntended | m.ToolCalled, *, failed: bool = False) -> TaskState | None:
+def stepped(
+    state: RunState, seq: int, body: m.ModelCalled | m.ToolIntended | m.ToolCalled | m.ReviewAsked, *, failed: bool = False
+) -> TaskState | None:
     """The task that took a step; the number of the entry is kept while another attempt may need it."""
     me = state.tasks.get(body.task)
     if me is not None and me.attempt == body.attempt and me.open:
@@ -73,26 +75,37 @@ def serve(state: RunState) -> Decisions:
         return []
     ask = state.asks[0]
     need = amount(ask.need)
-    short = state.ledger.shortage(ask.task, need)
+    whole = state.spares(ask.task)
+    short = state.ledger.shortage(ask.task, need, whole=whole)
     if short is None:
-        share = state.ledger.room(ask.task, need) // max(state.at_work, 1)
+        share = state.ledger.room(ask.task, need, whole=whole) // max(state.at_work, 1)
         lease = as_usage(times(need, max(1, min(LEASE_CALLS, share))))
         return [m.LeaseGranted(task=ask.task, attempt=ask.attempt, ask=ask.ask, lease=lease)]
-    waiting = {one.task for one in state.asks} | set(state.families)
-    idle = sum(state.ledger.held(name, short.dimension, below=short.account) for name in waiting)
-    if state.ledger.accounts[short.account].reserved[short.dimension] > idle:
-        return []  # somebody who is at work holds some of it and will give it back
+    if short.account == ALLOWANCE:
+        return [] if state.drawing else [m.AllowanceAsked(task=ask.task, attempt=ask.attempt, ask=ask.ask, need=ask.need)]
+    if comes_back(state, short.account, short.dimension):
+        return []
     return [m.LeaseDenied(task=ask.task, attempt=ask.attempt, ask=ask.ask, limit=str(short))]
+
+
+def comes_back(state: RunState, account: str, dimension: int) -> bool:
+    """Whether somebody who is at work, and waits for nobody, holds some of what an account has promised and will give it back."""
+    waiting = {one.task for one in state.asks} | set(state.families)
+    idle = sum(state.ledger.held(name, dimension, below=account) for name in waiting)
+    return state.ledger.accounts[account].reserved[dimension] > idle
 
 
 def lease_answered(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Take the answered ask off the queue and reserve what was granted."""
     body = entry.body
     assert isinstance(body, (m.LeaseGranted, m.LeaseDenied))
-    state.asks = deque(ask for ask in state.asks if (ask.task, ask.attempt, ask.ask) != (body.task, body.attempt, body.ask))
+    asked = next((ask for ask in state.asks if (ask.task, ask.attempt, ask.ask) == (body.task, body.attempt, body.ask)), None)
+    state.asks = deque(ask for ask in state.asks if ask is not asked)
     if isinstance(body, m.LeaseGranted):
         state.ledger.reserve(body.task, amount(body.lease))
-    elif body.limit.endswith(OF_THE_RUN):
+    elif asked is not None and not asked.final:
+        pass  # a cheaper model goes on with it
+    elif body.limit.endswith(OF_THE_RUN) or body.limit == state.refused:
         state.exhausted = body.limit
     return serve(state)
 

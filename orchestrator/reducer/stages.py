@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.reducer.state import Act, Decisions, Fetch, Kind, Phase, RunState
-from orchestrator.reducer.tree import tree
+from orchestrator.reducer.state import Act, Decisions, Fetch, Kind, Phase, RunState, TaskState
+from orchestrator.reducer.tree import Leaf, tree
 from protocols import messages as m
 from protocols.envelope import Envelope
 from protocols.failures import Failure, Verdict
@@ -27,6 +27,18 @@ def cancel_requested(state: RunState, entry: Envelope, fetch: Fetch) -> Decision
     body = entry.body
     assert isinstance(body, m.CancelRequested)
     return _stop(state, Failure(verdict=Verdict.CANCELLED, message=body.reason))
+
+
+def pause_requested(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """Somebody has the run rest."""
+    state.paused = True
+    return []
+
+
+def continue_requested(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """Somebody has the run go on."""
+    state.paused = False
+    return []
 
 
 def deadline_passed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -83,9 +95,12 @@ def onward(state: RunState) -> Decisions:
 
 
 def _stop(state: RunState, why: Failure) -> Decisions:
+    held: Decisions = []
     if state.stopping is None and state.act is not Act.ENDED:
         state.stopping = why
-    return onward(state)
+        in_review = [me for me in state.tasks.values() if me.phase is Phase.IN_REVIEW]
+        held = [m.TaskClosed(task=me.task.id, failure=me.undecided(f"nobody decided before the end: {why.message}")) for me in in_review]
+    return [*held, *onward(state)]
 
 
 def _ask_planner(state: RunState, number: int) -> m.TasksAdded:
@@ -120,9 +135,17 @@ def _merged(state: RunState) -> Decisions:
     if not results:
         return [_end(state, _unless_exhausted(state, m.Status.FAILED), _first_failure(state))]
     if spec.kind == "tree":
-        return [*_chunks(tree(spec, [(done.task.id, done.task.role) for done in results]), merge=True)]
+        return [*_chunks(tree(spec, _leaves(state, results)), merge=True)]
     output = results[-1].output if spec.kind == "only" else None
     return [_end(state, _standing(state), _first_failure(state), output)]
+
+
+def _leaves(state: RunState, results: list[TaskState]) -> list[Leaf]:
+    if not state.request.team.merge.labelled:
+        return [Leaf(done.task.id, done.task.role) for done in results]
+    lost = {one.task.id for one in state.failures() if not one.taken}
+    ends = [me for name in state.plan if (me := state.tasks[name]).is_result or name in lost]
+    return [Leaf(me.task.id, me.task.role, me.standing, me.failure or (me.fallen[-1].failure if me.fallen else None)) for me in ends]
 
 
 def _chunks(tasks: list[Task] | tuple[Task, ...], *, merge: bool) -> list[m.TasksAdded]:
@@ -135,13 +158,14 @@ def _unless_exhausted(state: RunState, status: m.Status) -> m.Status:
 
 
 def _standing(state: RunState) -> m.Status:
-    return _unless_exhausted(state, m.Status.DONE if next(state.failures(), None) is None else m.Status.PARTIAL)
+    """Done when every task has its result, a fallback's too, and even if a limit was reached on the way."""
+    return m.Status.DONE if next(state.failures(), None) is None else _unless_exhausted(state, m.Status.PARTIAL)
 
 
 def _first_failure(state: RunState) -> Failure | None:
-    if state.exhausted is not None:
-        return Failure(verdict=Verdict.BUDGET, message=f"the limit on {state.exhausted} was reached")
     failed = [one.failure for one in state.failures() if one.failure]
+    if failed and state.exhausted is not None:
+        return Failure(verdict=Verdict.BUDGET, message=f"the limit on {state.exhausted} was reached")
     return next((one for one in failed if one.verdict is not Verdict.DEPENDENCY), None)
 
 

@@ -7,9 +7,20 @@ from enum import IntEnum
 from typing import Any
 
 from orchestrator.ledger import RUN, Ledger
-from protocols.budget import NOTHING, Amount, Tally, Usage
-from protocols.failures import Failure
-from protocols.messages import LeaseAsked, Message, RunRequested, Status, SubtasksAsked, Value
+from protocols.budget import NOTHING, ZERO, Amount, Tally, Usage
+from protocols.failures import Failure, Verdict
+from protocols.messages import (
+    AllowanceAsked,
+    FellBack,
+    LeaseAsked,
+    Message,
+    ReviewAsked,
+    ReviewKind,
+    RunRequested,
+    Status,
+    SubtasksAsked,
+    Value,
+)
 from protocols.plan import Task
 
 Fetch = Callable[[Value], Any]
@@ -18,16 +29,20 @@ Fetch = Callable[[Value], Any]
 Decisions = list[Message]
 """What follows from an entry, in order."""
 
+STEPS_A_ROLE = 1_000_000
+"""Each role that has a task numbers its steps from a multiple of this on: a step's place is its identity, and so are keys of effects."""
+
 
 class Phase(IntEnum):
-    """How a task stands. ``PARKED`` is at work, but waiting for the tasks it delegated."""
+    """How a task stands. ``PARKED`` is at work, but waiting for the tasks it delegated; ``IN_REVIEW`` waits for a person, at no host."""
 
     WAITING = 0
     READY = 1
     RUNNING = 2
     PARKED = 3
-    DONE = 4
-    FAILED = 5
+    IN_REVIEW = 4
+    DONE = 5
+    FAILED = 6
 
 
 class Kind(IntEnum):
@@ -50,7 +65,10 @@ class Act(IntEnum):
 
 @dataclass(slots=True)
 class TaskState:
-    """One task: how it stands, and the numbers of the entries that hold its steps, while they may be needed again."""
+    """One task: how it stands, and the numbers of the entries that hold its steps, while they may be needed again.
+
+    ``fallen`` says from whom to whom it went, and why; ``before`` is the last attempt of those roles.
+    """
 
     task: Task
     kind: Kind
@@ -69,6 +87,9 @@ class TaskState:
     ended: int = 0
     steps: list[tuple[int, bool]] = field(default_factory=list)
     taken: bool = False
+    review: ReviewAsked | None = None
+    fallen: tuple[FellBack, ...] = ()
+    before: int = 0
 
     @property
     def open(self) -> bool:
@@ -81,9 +102,32 @@ class TaskState:
         return self.kind is Kind.WORK and self.phase is Phase.DONE and not self.taken
 
     @property
+    def standing(self) -> str:
+        """How a task that has ended did: failed, by a fallback, or done."""
+        return "failed" if self.phase is Phase.FAILED else "fallback" if self.fallen else "done"
+
+    @property
     def at_work(self) -> bool:
         """Whether a host has it."""
         return self.phase is Phase.RUNNING or self.phase is Phase.PARKED
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether what it fell back to is no role, so that its output comes from no host."""
+        return bool(self.fallen) and self.fallen[-1].to.kind != "role" and self.phase in (Phase.WAITING, Phase.IN_REVIEW)
+
+    @property
+    def first(self) -> int:
+        """The ordinal of the first step of the role that has it now."""
+        return len(self.fallen) * STEPS_A_ROLE
+
+    def undecided(self, why: str) -> Failure:
+        """How a task in review ends when nobody has settled what was in doubt, or given the output, and ``why`` nobody has."""
+        assert self.review is not None
+        if self.review.kind is ReviewKind.FALLBACK:
+            failure = self.fallen[-1].failure
+            return failure.model_copy(update={"message": f"{failure.message}; {why}"})
+        return Failure(verdict=Verdict.EFFECT_IN_DOUBT, message=f"{self.review.message}; {why}", evidence=(self.review.key,))
 
 
 @dataclass(slots=True)
@@ -97,7 +141,8 @@ class Family:
 
 @dataclass(slots=True)
 class RunState:
-    """One run. ``seq`` is the number of its newest entry."""
+    """One run. ``seq`` is the number of its newest entry; ``drawing`` is what is asked of limits over many runs, and ``refused`` names
+    the one that gave nothing more."""
 
     run: str
     request: RunRequested
@@ -113,14 +158,19 @@ class RunState:
     ready: dict[str, deque[str]] = field(default_factory=dict)
     working: dict[str, int] = field(default_factory=dict)
     at_work: int = 0
+    in_review: int = 0
     open: int = 0
     generation: int = 0
     families: dict[str, Family] = field(default_factory=dict)
+    subtasks: dict[str, list[str]] = field(default_factory=dict)
     asks: deque[LeaseAsked] = field(default_factory=deque)
     typical: dict[str, Amount] = field(default_factory=dict)
     used: Tally = field(default_factory=Tally)
     stopping: Failure | None = None
+    paused: bool = False
     exhausted: str | None = None
+    drawing: AllowanceAsked | None = None
+    refused: str | None = None
     closing: bool = False
     output: Value | None = None
     failure: Failure | None = None
@@ -138,6 +188,22 @@ class RunState:
             role = self.request.team.roles[state.task.role]
             self.ledger.open(name, parent, role.limits if role.delegates else None)
         return name
+
+    def spares(self, task: str) -> bool:
+        """Whether a task may use what is kept of the run's limits: it fell back, or works for one that did."""
+        state = self.tasks[task]
+        return bool(state.fallen) or (state.parent is not None and self.spares(state.parent))
+
+    def renew(self, state: TaskState) -> None:
+        """Bound the account of a task by its new role's limits, on top of what it has used."""
+        role = self.request.team.roles[state.task.role]
+        if state.task.id in self.ledger.accounts:
+            self.ledger.renew(state.task.id, role.limits if role.delegates else None)
+
+    def holds(self, state: TaskState) -> bool:
+        """Whether the task holds a lease: it is at work, or was closed and its host has not said that it has stopped."""
+        account = self.ledger.accounts.get(state.task.id)
+        return account is not None and account.held != ZERO
 
     def limited(self, state: TaskState) -> bool:
         """Whether the task must reserve before it calls."""

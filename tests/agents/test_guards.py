@@ -2,17 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.guards import Calls, Meter
+from agents.guards import Meter, Mistakes
 from protocols.budget import NOTHING, Limits, Usage, amount
-from protocols.chat import ToolCall
 from protocols.failures import Failed, Verdict
 
 usages = st.builds(Usage, input_tokens=st.integers(0, 9), micros=st.integers(0, 9), model_calls=st.integers(0, 2), turns=st.integers(0, 2))
 limited = st.none() | st.integers(0, 30)
-
-
-def add(n: int) -> ToolCall:
-    return ToolCall(id="c", name="add", arguments={"n": n})
 
 
 @given(
@@ -39,37 +34,30 @@ def test_no_order_of_taking_and_giving_back_passes_a_limit(limits: Limits, calls
             meter.settle(need, NOTHING)
 
 
-def test_only_calls_in_a_row_are_repetition() -> None:
-    watch = Calls()
-    for n in (1, 1, 2, 1, 1, 2):
-        assert watch.repeated(add(n), repeatable=False) is None
-
-
-def test_the_third_equal_call_is_told_with_evidence_and_the_fourth_ends_the_task() -> None:
-    watch = Calls()
-    for _ in range(2):
-        assert watch.repeated(add(1), repeatable=False) is None
-        watch.gave(add(1), "the result")
-    told = watch.repeated(add(1), repeatable=False)
-    assert told is not None
-    assert "the result" in told.message
-    with pytest.raises(Failed) as caught:
-        watch.repeated(add(1), repeatable=False)
-    assert caught.value.failure.verdict is Verdict.LOOP
-    assert caught.value.failure.evidence[0] == 'add({"n":1})'
-
-
-def test_repeatable_tools_are_never_told() -> None:
-    watch = Calls()
-    assert all(watch.repeated(add(1), repeatable=True) is None for _ in range(9))
-
-
 def test_unknown_tools_name_what_exists_and_the_nearest() -> None:
-    watch = Calls()
-    message = watch.unknown(ToolCall(id="c", name="ad", arguments={}), ["add", "look"]).message
+    message = Mistakes().unknown("ad", ["look", "add"]).message
     assert "did you mean 'add'" in message
     assert "add, look" in message
-    watch.refused("wrong"), watch.refused("wrong")
+
+
+def test_mistakes_are_told_in_three_turns_in_a_row_and_a_fourth_ends_the_task() -> None:
+    watch = Mistakes()
+    for verdict in (Verdict.HALLUCINATED_TOOL, Verdict.BAD_ARGUMENTS, Verdict.HALLUCINATED_TOOL):
+        watch.begin()
+        told = watch.refused("wrong") if verdict is Verdict.BAD_ARGUMENTS else watch.unknown("x", [])
+        assert told.verdict is verdict
+    watch.begin()
     with pytest.raises(Failed) as caught:
         watch.refused("wrong again")
     assert caught.value.failure.verdict is Verdict.BAD_ARGUMENTS
+    assert caught.value.failure.evidence == ("wrong again",)
+
+
+def test_many_mistakes_in_one_turn_are_one_and_a_turn_without_any_starts_anew() -> None:
+    watch = Mistakes()
+    for _ in range(4):
+        for _ in range(3):
+            watch.begin()
+            watch.refused("wrong"), watch.refused("wrong too"), watch.fits(), watch.written("add", ["add"])
+        watch.begin()
+        watch.fits()

@@ -84,7 +84,7 @@ def test_scripted_usage_never_passes_its_bound() -> None:
 
 
 def test_ids_of_providers_resolve_without_connecting() -> None:
-    for wanted in ("openai:gpt-x", "anthropic:claude-x", "google:gemini-x"):
+    for wanted in ("openai:model-x", "anthropic:model-x", "google:model-x"):
         made = resolve(wanted)
         assert isinstance(made, ProviderModel)
         assert isinstance(made, Model)
@@ -103,7 +103,7 @@ def test_ids_resolve_to_models_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_unknown_ids_say_what_exists() -> None:
-    for wrong, help in (("gpt-x", "embedded"), ("openai:", "openai:NAME"), ("scripted:x", "ScriptedModel"), ("recorded:last", "--model")):
+    for wrong, help in (("model-x", "embedded"), ("openai:", "openai:NAME"), ("scripted:x", "ScriptedModel"), ("recorded:last", "--model")):
         with pytest.raises(BadInput, match=help):
             resolve(wrong)
 

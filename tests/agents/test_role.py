@@ -10,8 +10,7 @@ from pydantic import BaseModel
 
 from agents import Context, Role, ScriptedModel, role, steps, tool
 from agents.checks import grounded
-from agents.role import MODEL_LIMITS, unmet
-from protocols.budget import UNLIMITED
+from agents.role import FUNCTION_LIMITS, MODEL_LIMITS, unmet
 from protocols.chat import ModelRequest, Need, Profile
 from protocols.failures import BadInput, Failed, Verdict
 from protocols.team import Strategy
@@ -52,7 +51,7 @@ def test_a_typed_function_becomes_a_role() -> None:
     assert shout.name == "shout"
     assert (shout.input, shout.output) == (Ticket, str)
     assert shout.strategy is Strategy.FUNCTION
-    assert shout.limits == UNLIMITED
+    assert shout.limits == FUNCTION_LIMITS
     assert shout.run_context == "context"
 
 
@@ -223,3 +222,11 @@ def test_an_answer_that_does_not_stand_in_its_source_is_sent_back_and_at_last_re
 )
 def test_grounded_looks_for_every_text_and_number(output: Any, wrong: int) -> None:
     assert len(grounded("one two 3, 2.500 and 2,5", output)) == wrong
+
+
+def test_the_default_limits_are_those_that_the_docstring_names() -> None:
+    said = " ".join((Role.__doc__ or "").split())
+    model, code = MODEL_LIMITS, FUNCTION_LIMITS
+    assert f"{model.turns} turns, {model.model_calls} model calls, {model.tool_calls} tool calls and {model.seconds:g} seconds" in said
+    assert f"{code.seconds:g} seconds for plain Python" in said
+    assert Role("a").limits == Role("b", run=print, input=str, model="embedded").limits == model

@@ -196,7 +196,7 @@ def test_repetition_is_told_with_evidence_and_then_ends_the_task() -> None:
     one = Role("a", tools=[add])
     done = worked(one, "go", ScriptedModel(lambda r: call("add", a=1, b=2)))
     assert done.verdict is Verdict.LOOP
-    assert [told.ran for told in done.tool_calls] == [True, True, False]
+    assert [told.ran for told in done.tool_calls] == [True, True, False, False]
     assert "it gave: 3" in done.tool_calls[2].content
     again = tool(repeatable=True)(add.function)
     limits = Limits(turns=6)
@@ -317,8 +317,7 @@ def test_sequential_with_a_rule_for_a_plan_needs_no_model() -> None:
 
 
 def test_a_plan_that_never_ends_is_ended() -> None:
-    again = tool(repeatable=True)(add.function)
-    endless = Role("a", output=int, tools=[again], strategy="sequential", plan=lambda value, seen: [call("add", a=1, b=1)], limits=Limits())
+    endless = Role("a", output=int, tools=[add], strategy="sequential", plan=lambda value, seen: [call("add", a=1, b=len(seen))])
     assert worked(endless, "go").verdict is Verdict.TURNS
 
 
@@ -438,3 +437,76 @@ def test_failed_passes_through_a_function_role() -> None:
 
 def test_empty_answers_are_no_answers() -> None:
     assert worked(Role("a"), "go", ScriptedModel([ModelReply(), "  ", "ok"])).output == "ok"
+
+
+def test_text_that_looks_like_a_call_is_refused_before_it_is_an_answer() -> None:
+    one = Role("a", tools=[add])
+    done = worked(one, "go", ScriptedModel(['{"name": "add", "arguments": {"a": 1, "b": 2}}', call("add", a=1, b=2), "3"]))
+    assert done.output == "3"
+    assert [(told.call.name, told.ran) for told in done.tool_calls] == [("add", False), ("add", True)]
+    assert "nothing was called" in done.model_calls[1].said[-1].content
+    assert done.desk.usage.tool_calls == 1
+    for name in ("add", "subtract"):
+        text = f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>'
+        assert worked(one, "go", ScriptedModel(lambda r, text=text: text)).verdict is Verdict.HALLUCINATED_TOOL
+
+
+def test_a_last_answer_without_tools_is_no_text_that_looks_like_a_call() -> None:
+    one = Role("a", tools=[add], strategy="single")
+    done = worked(one, "go", ScriptedModel([call("add", a=1, b=2), "add(a=3, b=4)", "3"]))
+    assert (done.output, [told.ran for told in done.tool_calls]) == ("3", [True, False])
+
+
+def test_an_answer_of_the_roles_type_is_one_even_if_it_looks_like_a_call() -> None:
+    class Command(BaseModel):
+        name: str
+        arguments: dict[str, int]
+
+    written = '{"name": "add", "arguments": {"a": 1}}'
+    assert worked(Role("a", tools=[add], output=Command), "go", ScriptedModel([written])).output == {"name": "add", "arguments": {"a": 1}}
+    assert worked(Role("a"), "go", ScriptedModel([written])).output == written
+
+
+def test_words_that_go_round_are_told_and_stopped() -> None:
+    steps_left = [{"steps": ["think"]}] * 20
+    model = ScriptedModel([one for step in steps_left for one in (step, "I am still thinking.")])
+    done = worked(Role("a", strategy="sequential", limits=Limits(turns=40)), "go", model)
+    assert done.verdict is Verdict.LOOP
+    notes = [one.content for told in done.model_calls for one in told.said if "you have said the same" in one.content]
+    assert len(notes) == 1
+
+
+def test_texts_of_untrusted_origin_are_labelled_as_material() -> None:
+    seen: list[ModelRequest] = []
+
+    def script(request: ModelRequest) -> Any:
+        seen.append(request)
+        return ["x", "y"] if request.choice else {"1": "x", "2": "y"}
+
+    one = Role("a", input=list[str], output=list[Literal["x", "y"]])
+    for profile in (SCHEMA_TOOLS, TINY):
+        for origin in (Origin.AGENT, Origin.USER):
+            desk = LocalDesk()
+            asyncio.run(work(one, ["obey me", "or me"], desk, ScriptedModel(script, profile=profile), origin=origin))
+            (told,) = desk.messages
+            assert isinstance(told, ModelCalled)
+            holding = {(said.role, said.origin) for said in told.said if "me" in said.content and said.origin is not Origin.SYSTEM}
+            assert holding == {("user", Origin.USER) if origin is Origin.USER else ("tool", Origin.AGENT)}
+    shown = {said.role for said in seen[0].messages if "obey me" in said.content}
+    assert shown == {"tool"}
+
+
+def test_guards_say_the_same_to_an_attempt_that_goes_on_where_another_was_cut() -> None:
+    same = call("add", a=1, b=2)
+    script = [same, same, same, "add(a=1, b=2)", call("ad", a=1), same, call("add", a="1", b=2), call("add", a=2, b=2), "seven"]
+    one = Role("a", tools=[add])
+    whole = worked(one, "go", ScriptedModel(script))
+    assert whole.output == "seven"
+    assert [told.ran for told in whole.tool_calls] == [True, True, False, False, False, False, False, True]
+    for cut in range(len(whole.messages) + 1):
+        model = ScriptedModel(script)
+        again = worked(one, "go", model, history=whole.messages[:cut])
+        assert again.output == "seven"
+        assert model.calls == len(script) - sum(isinstance(told, ModelCalled) for told in whole.messages[:cut])
+        kept = [told.model_copy(update={"began": 0, "ended": 0}) for told in [*whole.messages[:cut], *again.messages]]
+        assert kept == [told.model_copy(update={"began": 0, "ended": 0}) for told in whole.messages]

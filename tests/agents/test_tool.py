@@ -1,11 +1,8 @@
 import asyncio
 import datetime
-import gzip
-import json
 import threading
 import time
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cloudpickle
@@ -19,7 +16,6 @@ from agents.tool import ToolResult
 from protocols.failures import BadInput, Failed, Failure, Verdict
 
 HERE = Context("run", "t", "r", 1, 4)
-BFCL = Path(__file__).parents[2].parent / "shared" / "data" / "bfcl_v4_subset.jsonl.gz"
 
 
 class Colour(Enum):
@@ -82,7 +78,7 @@ def test_raw_text_in_place_of_arguments_is_refused() -> None:
     def count(n: int) -> int:
         return n
 
-    with pytest.raises(BadInput, match="not a JSON object"):
+    with pytest.raises(BadInput, match=r"no valid JSON .*line 1 column 2"):
         count.read_arguments("{n: 1")
 
 
@@ -223,40 +219,3 @@ def test_context_is_injected_and_carries_the_key() -> None:
 def test_tools_travel_by_cloudpickle() -> None:
     made = tool(name="n", timeout=2)(lambda: 3)
     assert run(cloudpickle.loads(cloudpickle.dumps(made)), {}).content == "3"
-
-
-PYTHON = {
-    "string": "str",
-    "integer": "int",
-    "float": "float",
-    "boolean": "bool",
-    "array": "list",
-    "tuple": "list",
-    "dict": "dict",
-    "any": "Any",
-}
-
-
-@pytest.mark.skipif(not BFCL.exists(), reason="the BFCL subset is not on this machine")
-def test_true_calls_of_a_public_benchmark_pass_and_misnamed_ones_do_not() -> None:
-    checked = 0
-    for line in gzip.decompress(BFCL.read_bytes()).decode().splitlines():
-        case = json.loads(line)
-        if case["category"] != "simple_python" or checked == 60:
-            continue
-        function, (truth,) = case["function"][0], case["ground_truth"]
-        properties = function["parameters"]["properties"]
-        if not all(name.isidentifier() and one["type"] in ("string", "integer", "boolean") for name, one in properties.items()):
-            continue
-        required = function["parameters"]["required"]
-        parts = [f"{name}: {PYTHON[one['type']]}" for name, one in properties.items() if name in required]
-        parts += [f"{name}: {PYTHON[one['type']]} | None = None" for name, one in properties.items() if name not in required]
-        space: dict[str, Any] = {}
-        exec(f"def function({', '.join(parts)}) -> str: return 'ok'", space)
-        made = tool(space["function"])
-        arguments = {name: values[0] for name, values in next(iter(truth.values())).items() if name in required or values[0] != ""}
-        assert run(made, arguments).content == "ok"
-        with pytest.raises(BadInput):
-            made.read_arguments({f"{name}_": value for name, value in arguments.items()})
-        checked += 1
-    assert checked >= 40

@@ -8,16 +8,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
-from orchestrator import Board, Team, deployment
+from orchestrator import Board, Team, deployment, open_journal
 from orchestrator.deployment import DeploymentRuntime
+from orchestrator.replay import replay
+from protocols import ids
 from protocols.failures import BadInput
 from protocols.messages import Status
 from protocols.plan import Plan, Task
@@ -59,6 +63,13 @@ async def ended(address: str) -> bool:
         assert time.monotonic() < until, ours()
         await asyncio.sleep(0.1)
     return there
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def ours() -> list[str]:
@@ -135,6 +146,49 @@ def test_a_pool_grows_with_what_waits_and_shrinks_when_it_is_quiet(address: str,
     assert ours()
 
 
+def test_a_killed_coordinator_carries_its_run_on_with_no_driver_there(address: str, store: str, tmp_path: Path) -> None:
+    path = tmp_path / "marks"
+    file = tmp_path / "marking.py"
+    file.write_text(MARKING.format(path=str(path)))
+    arguments = ("run", str(file), "--address", address, "--store", store, "--hosts", "1", "--run-id", "mine", "--json", "--quiet")
+    driver = command(*arguments)
+    wait_for(lambda: len(marks(path)) >= 2)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith("ray::Coord") or "Coordinator" in " ".join(process.cmdline()[:1]):
+            process.kill()
+    assert len(marks(path)) < 8
+    wait_for(lambda: len(marks(path)) == 8)
+    result = json.loads(command(*arguments).communicate(timeout=60)[0])
+    assert result["status"] == "done"
+    assert Counter(marks(path)) == {f"m{n}": 1 for n in range(8)}
+    with closing(open_journal(store)) as journal:
+        assert {task.attempt for task in replay(journal, "mine").tasks.values()} == {1}
+        assert [entry.tag for entry in journal.read("mine")].count("RunResumed") == 1
+
+
+def test_runs_are_spread_over_coordinators_which_end_together(address: str, store: str) -> None:
+    async def run(names: Sequence[str]) -> list[Any]:
+        await DeploymentRuntime(address, store, 1, coordinators=2, idle=2.0).open(dict)
+        async with Board(address=address, store=store) as board:
+            handles = [await board.start(Team("one", [doubler]), number, run_id=name) for number, name in enumerate(names)]
+            return [(await handle.result()).output for handle in handles]
+
+    names = [f"run-{n}" for n in range(6)]
+    assert {ids.share(name, 2) for name in names} == {0, 1}
+    assert asyncio.run(run(names)) == [0, 2, 4, 6, 8, 10]
+    with closing(open_journal(store)) as journal:
+        assert {row.owner.partition("/")[0]: ids.share(row.run, 2) for row in journal.runs()} == {
+            f"callboard-coordinator-{n}-deployment": n for n in (0, 1)
+        }
+    hosts = {name for name in ours() if "host" in name}
+    assert hosts == {"callboard-host-shared#0-deployment", "callboard-host-shared#1.0-deployment"}
+    with pytest.raises(BadInput, match="has 2 coordinators and not 3"):
+        asyncio.run(DeploymentRuntime(address, store, 1, coordinators=3).open(dict))
+    wait_for(lambda: not ours())
+
+
 def test_a_deployment_that_nobody_uses_ends_itself(address: str, store: str) -> None:
     async def deploy() -> None:
         runtime = DeploymentRuntime(address, store, 1, idle=1.0)
@@ -156,13 +210,13 @@ def test_another_schema_or_another_journal_is_refused(address: str, store: str, 
     with pytest.raises(BadInput, match="keeps its journal in"):
         asyncio.run(join(str(tmp_path / "other.db")))
     monkeypatch.setattr(deployment, "SCHEMA", 99)
-    with pytest.raises(BadInput, match="speaks schema 1 and this callboard schema 99"):
+    with pytest.raises(BadInput, match="speaks schema 2 and this callboard schema 99"):
         asyncio.run(join(store))
     with pytest.raises(BadInput, match="outlives this process"):
         asyncio.run(join("memory:"))
 
 
-def test_labelled_roles_run_on_their_node_and_a_missing_address_is_told(tmp_path: Path, store: str) -> None:
+def test_labelled_roles_run_on_their_node_be_it_there_or_to_come_and_a_missing_address_is_told(tmp_path: Path, store: str) -> None:
     from ray.cluster_utils import Cluster
 
     file = tmp_path / "placed.py"
@@ -180,16 +234,23 @@ def test_labelled_roles_run_on_their_node_and_a_missing_address_is_told(tmp_path
         "@role(resources=Resources(labels={'tier': 'none'}, fallback_labels=({'tier': 'gold'},)))\n"
         "async def fallen(n: int) -> str:\n"
         "    return here()\n"
-        "team = Team('placed', [gold, fallen], planner=Plan(tasks=tuple(\n"
-        "    Task(id=f'{name}{n}', role=name, input=n) for name in ('gold', 'fallen') for n in range(3))))\n"
+        "@role(resources=Resources(labels={'tier': 'late'}, await_nodes=True))\n"
+        "async def late(n: int) -> str:\n"
+        "    return here()\n"
+        "team = Team('placed', [gold, fallen, late], planner=Plan(tasks=tuple(\n"
+        "    Task(id=f'{name}{n}', role=name, input=n) for name in ('gold', 'fallen', 'late') for n in range(3))))\n"
     )
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         labelled = nodes.add_node(num_cpus=1, labels={"tier": "gold"})
         arguments = ("run", str(file), "--address", nodes.address, "--store", store, "--hosts", "1", "--json", "--quiet")
-        out, said = command(*arguments).communicate(timeout=120)
+        driver = command(*arguments)
+        with closing(open_journal(store)) as journal:
+            wait_for(lambda: sum(entry.tag == "TaskEnded" for row in journal.runs() for entry in journal.read(row.run)) == 6)
+        late = nodes.add_node(num_cpus=1, labels={"tier": "late"})
+        out, said = driver.communicate(timeout=120)
         assert json.loads(out)["status"] == Status.DONE, said
-        assert set(json.loads(out)["output"]) == {labelled.node_id}
+        assert json.loads(out)["output"] == [labelled.node_id] * 6 + [late.node_id] * 3
     finally:
         nodes.shutdown()
     out, said = command("run", str(file), "--address", "127.0.0.1:9", "--store", store).communicate(timeout=120)

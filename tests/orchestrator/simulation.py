@@ -1,16 +1,17 @@
 """A whole run without hosts, disk or clock: the reducer driven by a random stream of what hosts could say."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from orchestrator import reducer
 from orchestrator.ledger import RUN
-from orchestrator.reducer.state import Act, RunState
+from orchestrator.reducer.state import Act, Phase, RunState
 from orchestrator.scheduler import SHARED, schedule
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import COUNTED, Limits, Usage
+from protocols.chat import ToolCall
 from protocols.envelope import Envelope
 from protocols.failures import Failure, Verdict
 from protocols.plan import Plan, Task
@@ -106,19 +107,37 @@ def within_limits(state: RunState) -> None:
         assert [a + b for a, b in zip(own, below, strict=True)] == list(state.ledger.accounts[name].reserved)
 
 
+def review(task: str, attempt: int) -> m.ReviewAsked:
+    """An agent that can't go on by itself."""
+    call = ToolCall(id="c", name="pay", arguments={"to": "ann"})
+    return m.ReviewAsked(task=task, attempt=attempt, step=7, call=call, key=f"run-1/{task}/7", message="nobody saw its end")
+
+
 def random_run(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Simulation:
-    """A run whose hosts call models within their leases, fail, are lost, delegate nothing, and answer in any order."""
+    """A random life from its beginning to its end."""
+    *_, sim = random_life(seed, asked, trouble)
+    return sim
+
+
+def random_life(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Iterator[Simulation]:
+    """A run whose hosts call models within their leases, and tools, fail, are lost, delegate nothing, and answer in any order.
+
+    Now and then another coordinator takes it over, and a task waits for a person, who takes time to decide. It is given out before every
+    step, and after the last.
+    """
     dice = random.Random(seed)
     sim = Simulation(asked, room=dice.randint(1, 6), check=within_limits)
     leases: dict[tuple[str, int], list[int]] = {}
     waiting: set[tuple[str, int]] = set()
     heard = 0
     for step in range(20_000):
+        yield sim
         if sim.ended:
-            return sim
+            return
         for one in sim.dispatch():
             leases[one.task, one.attempt] = [one.lease.model_calls if one.lease else 0, 0]
-        for message in sim.said[heard:]:
+        news, heard = sim.said[heard:], len(sim.said)
+        for message in news:
             if isinstance(message, m.LeaseGranted):
                 leases[message.task, message.attempt][0] += message.lease.model_calls
                 waiting.discard((message.task, message.attempt))
@@ -126,25 +145,39 @@ def random_run(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Simula
                 waiting.discard((message.task, message.attempt))
                 failure = Failure(verdict=Verdict.BUDGET, message="no room")
                 sim.say(m.TaskEnded(task=message.task, attempt=message.attempt, failure=failure))
-        heard = len(sim.said)
         at_work = [(name, one.attempt) for name, one in sim.state.tasks.items() if one.at_work]
         busy = [key for key in at_work if key not in waiting]
+        for name in [name for name, one in sim.state.tasks.items() if one.phase is Phase.IN_REVIEW]:
+            if not busy or dice.random() < 0.1:
+                asked = sim.state.tasks[name].review
+                assert asked is not None
+                sim.say(m.ReviewDecided(task=name, step=asked.step, decision=dice.choice(list(m.Decision)), result="7", user="ada"))
         if not busy:
-            if at_work:
+            if at_work and sim.state.drawing is None:
                 assert any(isinstance(one, (m.LeaseGranted, m.LeaseDenied)) for one in sim.said[heard - 50 :]), "everybody waits"
             continue
         task, attempt = key = dice.choice(busy)
         roll = dice.random()
         lease = leases[key]
-        if roll < trouble / 4:
+        if roll < trouble / 20:
+            sim.say(m.RunResumed(epoch=step + 2))
+        elif roll < trouble / 4:
             sim.say(m.AttemptsLost(host="h1", tasks=(key,)))
+        elif roll < trouble / 3:
+            sim.say(review(task, attempt))
+            if dice.random() < 0.7:  # else the end of the attempt is lost with its host
+                sim.finish(task, failure=Failure(verdict=Verdict.EFFECT_IN_DOUBT, message="in doubt"))
         elif roll < trouble:
             sim.finish(task, failure=Failure(verdict=Verdict.PROVIDER, message="no", retryable=dice.random() < 0.7))
         elif roll < 0.4:
             sim.finish(task, output=step)
+        elif roll < 0.5:
+            ran = dice.random() < 0.8
+            sim.say(m.ToolCalled(task=task, attempt=attempt, step=step, call=ToolCall(id="c", name="look", arguments={}), ran=ran))
         elif lease[0] > 0:
             lease[0] -= 1
-            sim.say(m.ModelCalled(task=task, attempt=attempt, step=lease[1], model="x:y", request="r", usage=CALL))
+            used = CALL.model_copy(update={"micros": dice.randint(0, CALL.micros), "input_tokens": dice.randint(1, CALL.input_tokens)})
+            sim.say(m.ModelCalled(task=task, attempt=attempt, step=lease[1], model="x:y", request="r", usage=used))
             lease[1] += 1
         else:
             lease[1] += 1

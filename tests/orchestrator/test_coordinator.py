@@ -141,3 +141,42 @@ def test_a_closed_run_that_nobody_works_on_ends_without_starting_anything(tmp_pa
     assert asyncio.run(abandon()).status is m.Status.CANCELLED
     tags = [entry.tag for entry in open_journal(str(path)).read("run-1")]
     assert "Dispatched" not in tags[tags.index("RunResumed") :]
+
+
+def test_a_run_goes_on_by_itself_when_there_is_room_again(tmp_path: Path) -> None:
+    journal = FullDisk(tmp_path / "journal.db")
+    journal.tag = "TaskEnded"
+
+    async def fill_and_free(coordinator: Coordinator, host: Host) -> None:
+        code = await coordinator.put_blob(pack(TEAM.cast))
+        with pytest.raises(StorageError, match="no space"):
+            await carried_out(coordinator, code)
+        journal.tag = ""
+        await ended(journal, "run-1")
+
+    with_coordinator(journal, fill_and_free)
+
+
+def test_a_run_that_is_taken_over_takes_no_other_with_it(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+
+    async def take_over(coordinator: Coordinator, host: Host) -> None:
+        code = await coordinator.put_blob(pack(TEAM.cast))
+        await coordinator.submit("run-1", request(code))
+        journal.claim("run-1", "somebody else")
+        await coordinator.submit("run-2", request(code))
+        await ended(journal, "run-2")
+        row = journal.row("run-1")
+        assert row is not None
+        assert (row.epoch, row.owner) == (2, "somebody else")
+
+    with_coordinator(journal, take_over)
+
+
+async def ended(journal: SqliteJournal, run: str) -> None:
+    for _ in range(400):
+        row = journal.row(run)
+        if row is not None and row.ended:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{run} has not ended")

@@ -20,6 +20,7 @@ from protocols.chat import ModelRequest, Price
 from protocols.failures import BadInput, ModelError, Verdict
 from protocols.messages import ModelCalled, RunRequested, Status
 from protocols.plan import Plan, Task
+from tests.agents.models.listed import listed
 from tests.agents.models.wires import Answer, Fault, Said, Wire
 
 
@@ -167,8 +168,8 @@ def test_where_the_model_was_reached_makes_no_difference(store: str, monkeypatch
     wire = Wire("openai")
     wire.start()
     wire.script = lambda body: Said("ok") if len(wire.requests) > 1 else Fault(500, (("Retry-After", "0"),))
-    monkeypatch.setenv("OPENAI_BASE_URL", f"{wire.url}/v1")
-    team = Team("askers", [Role("asker", model="openai:gpt-5-mini")])
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{wire.address}/v1")
+    team = Team("askers", [Role("asker", model=f"openai:{listed('openai').id}")])
     first = team.run_sync("hi", runtime="inline", store=store)
     wire.stop()
     monkeypatch.delenv("OPENAI_BASE_URL")  # its context and price are known by the list now, and it has no key

@@ -244,3 +244,69 @@ def test_first_leases_of_many_roles_together_never_pass_the_budget() -> None:
     sim.state.typical = dict.fromkeys(names, amount(CALL))
     leased = [one for one in sim.dispatch() if one.lease is not None]
     assert 10 < len(leased) <= 40
+
+
+def handing(*roles: str, strategy: Strategy = Strategy.REACT) -> Simulation:
+    """A run of one task of the first role, in which every role may ask every other."""
+    specs = {name: RoleSpec(name=name, strategy=strategy, delegates=True) for name in roles}
+    spec = team().model_copy(update={"roles": specs, "depth": 8})
+    sim = Simulation(request(Plan(tasks=(Task(id="t", role=roles[0], input="goal"),)), spec))
+    sim.dispatch()
+    return sim
+
+
+def hand(sim: Simulation, parent: str, role: str, *inputs: str, step: int = 0) -> m.SubtasksEnded | None:
+    """Have ``parent`` ask ``role`` for subtasks; the refusal, or ``None`` when they are at work."""
+    tasks = tuple(Task(id=f"{parent}/{step}.{place}", role=role, input=one) for place, one in enumerate(inputs))
+    sim.say(m.SubtasksAsked(task=parent, attempt=1, step=step, tasks=tasks))
+    sim.dispatch()
+    last = sim.said[-1]
+    return last if isinstance(last, m.SubtasksEnded) and last.refused is not None else None
+
+
+def test_a_subtask_that_is_already_waited_for_further_up_is_refused_with_who_waits() -> None:
+    sim = handing("boss", "helper")
+    assert hand(sim, "t", "helper", "part") is None
+    answer = hand(sim, "t/0.0", "boss", "  GOAL")
+    assert answer is not None
+    assert answer.refused is not None
+    assert answer.refused.verdict is Verdict.PING_PONG
+    assert "in 't', which waits for it" in answer.refused.message
+    assert answer.refused.evidence == ("t",)
+
+
+def test_two_roles_that_hand_work_to_each_other_are_stopped_whatever_they_say() -> None:
+    sim = handing("boss", "helper")
+    assert hand(sim, "t", "helper", "do this") is None
+    assert hand(sim, "t/0.0", "boss", "what do you mean?") is None
+    answer = hand(sim, "t/0.0/0.0", "helper", "do this, please")
+    assert answer is not None
+    assert answer.refused is not None
+    assert answer.refused.message.startswith("the subtasks were refused: roles 'helper' and 'boss' hand work to each other")
+
+
+def test_the_same_subtask_is_done_twice_below_one_task_and_refused_the_third_time_with_its_outcome() -> None:
+    sim = handing("boss", "left", "right", "helper")
+    assert hand(sim, "t", "left", "a", "b") is None
+    assert hand(sim, "t/0.0", "helper", "same", "same", "other") is None  # several answers at a time are one asking
+    for name in ("t/0.0/0.0", "t/0.0/0.1", "t/0.0/0.2"):
+        sim.finish(name, "known")
+    assert hand(sim, "t/0.1", "helper", "Same") is None
+    sim.finish("t/0.1/0.0", "known by now")
+    answer = hand(sim, "t/0.0", "helper", "same ", step=1)
+    assert answer is not None
+    assert answer.refused is not None
+    assert '2 times already; the last time it answered: "known by now"' in answer.refused.message
+    assert hand(sim, "t/0.0", "helper", "new", step=2) is None
+    assert dataclasses.asdict(replayed(sim)) == dataclasses.asdict(sim.state)
+
+
+def test_code_may_recurse_and_ask_again_but_not_for_what_waits_for_it() -> None:
+    sim = handing("boss", "helper", strategy=Strategy.FUNCTION)
+    assert hand(sim, "t", "helper", "all of it") is None
+    assert hand(sim, "t/0.0", "boss", "half of it") is None
+    assert hand(sim, "t/0.0/0.0", "helper", "a quarter") is None
+    for step in range(4):
+        assert hand(sim, "t/0.0/0.0/0.0", "boss", "roll a die", step=step) is None
+        sim.finish(f"t/0.0/0.0/0.0/{step}.0", 6)
+    assert hand(sim, "t/0.0/0.0/0.0", "boss", "half of it", step=9) is not None

@@ -32,7 +32,7 @@ def test_joined_wheels_are_in_order_and_official_hub_comes_first() -> None:
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(BadInput, match="smollm2-135m"):
-        find("embedded:gpt-9")
+        find("embedded:nonesuch")
 
 
 def test_local_gguf_is_taken_by_path(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """A server on loopback that speaks the wires of OpenAI, Anthropic and Google, and says or fails as a test scripts it."""
 
-import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable
@@ -10,6 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from agents.models.provider import ProviderModel
+from tests.agents.models.listed import all_taker
+from tests.loopback import Loopback
 
 TOLD = (10, 5)
 """The input and output tokens that a reply reports."""
@@ -39,31 +40,20 @@ Answer = Said | Fault
 Script = Callable[[dict[str, Any]], Answer | Awaitable[Answer]]
 
 
-class Wire:
+class Wire(Loopback):
     """The server, seen by the clients of one provider. ``requests`` are the bodies that came; ``asked`` is set when there is one."""
 
     def __init__(self, provider: str) -> None:
+        super().__init__(dict.fromkeys(("/v1/chat/completions", "/v1/messages", "/v1beta/models/{call}"), self._answer))
         self.provider = provider
         self.requests: list[dict[str, Any]] = []
         self.script: Script = lambda body: Said("ok")
-        self.url = ""
-        self._loop = asyncio.new_event_loop()
         self.asked = threading.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-        self._ready.wait(10)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
-
-    def model(self, name: str = "claude-haiku-4-5", **settings: Any) -> ProviderModel:
-        """A model of the provider at this server."""
+    def model(self, name: str | None = None, **settings: Any) -> ProviderModel:
+        """A model of the provider at this server; without a name, one that takes all that a request has."""
         suffix = "/v1" if self.provider == "openai" else ""
-        return ProviderModel(f"{self.provider}:{name}", base_url=self.url + suffix, **settings)
+        return ProviderModel(f"{self.provider}:{name or all_taker(self.provider)}", base_url=self.address + suffix, **settings)
 
     def results(self, body: dict[str, Any]) -> list[str]:
         """What tools gave, as the request shows it in the places for that."""
@@ -81,20 +71,6 @@ class Wire:
         if self.provider == "openai":
             return json.dumps([one["content"] for one in body["messages"] if one["role"] == "system"])
         return json.dumps(body.get("system") or body.get("systemInstruction") or "")
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._answer)
-        app.router.add_post("/v1/messages", self._answer)
-        app.router.add_post("/v1beta/models/{call}", self._answer)
-        runner = web.AppRunner(app)
-        self._loop.run_until_complete(runner.setup())
-        self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._ready.set()
-        self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.text())

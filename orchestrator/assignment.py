@@ -1,0 +1,32 @@
+"""What a host is told of an attempt that starts. Pure."""
+
+from orchestrator.reducer.state import RunState
+from protocols.messages import Assign, Dispatch, Value
+from protocols.plan import ref, refs
+
+FAILURE = "$failure"
+"""Where a handover's failure stands among the inputs. No task is called so: like every input, it is shown as material."""
+
+
+def assignment(state: RunState, item: Dispatch, history: tuple[bytes, ...]) -> Assign:
+    """The message for one dispatched attempt; ``history`` are the packed steps of those before it."""
+    me = state.tasks[item.task]
+    names = list(refs(me.task.input)) if isinstance(me.task.input, (dict, list, tuple)) else []
+    asked, inputs = me.task.input, {name: state.tasks[name].output for name in names}
+    if me.fallen and state.request.team.roles[me.task.role].told:
+        asked = {"input": asked, "failure": ref(FAILURE)}
+        inputs[FAILURE] = Value(inline=me.fallen[-1].failure.model_dump(mode="json"))
+    return Assign(
+        task=item.task,
+        attempt=item.attempt,
+        role=me.task.role,
+        team=state.request.code.digest if state.request.code else state.run,
+        input=asked,
+        inputs=inputs,
+        lease=item.lease,
+        limited=state.limited(me),
+        depth=me.depth,
+        history=history,
+        first=me.first,
+        traceparent=state.request.traceparent,
+    )

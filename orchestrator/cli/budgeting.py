@@ -1,0 +1,232 @@
+"""``callboard budget``: limits of users and of everyone, over all runs that share a journal."""
+
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli import options, streams
+
+if TYPE_CHECKING:
+    from orchestrator.journal.allowances import Limit, Standing
+    from protocols.budget import Limits
+
+_WINDOWS = ("run", "hour", "day", "month", "total")
+_FIELDS = {"usd": "micros", "tokens": "tokens", "calls": "model_calls", "tool_calls": "tool_calls", "turns": "turns"}
+"""What people write, and the dimension that it stands for."""
+
+_MOST = 10**15
+_TITLES = ("whose", "per", "limit on", "limit", "used", "reserved", "left", "until")
+
+
+def _account(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--user`` and ``--everyone``."""
+    user = click.option("--user", metavar="U", help="The limits of all runs for this user together.")
+    return user(click.option("--everyone", is_flag=True, help="The limits of all runs together.")(command))
+
+
+@click.group(
+    short_help="Limit what users, or everyone, may use over all runs.",
+    epilog=options.examples("callboard budget set --user ada --per day --usd 5", "callboard budget show"),
+)
+@options.debug
+def budget() -> None:
+    """Limits over all runs that share the journal: per run, hour, day, month (UTC) or in total.
+
+    They hold beside a run's own limits, for runs that begin or are resumed from then on; a change of a limit that a run has counts from
+    the next time that it needs room.
+    """
+
+
+@budget.command(
+    "set",
+    epilog=options.examples(
+        "callboard budget set --user ada --per day --usd 5 --tokens 2000000",
+        "callboard budget set --everyone --per month --usd 250.50",
+        "callboard budget set --user ada --per run --calls 100",
+    ),
+)
+@_account
+@click.option("--per", "span", type=click.Choice(_WINDOWS), required=True, help="The time over which it counts; days are UTC's.")
+@click.option("--usd", metavar="X", help="The most money, a decimal such as 0.25.")
+@click.option("--tokens", type=click.IntRange(0, _MOST), metavar="N", help="The most input and output tokens.")
+@click.option("--calls", type=click.IntRange(0, _MOST), metavar="N", help="The most model calls.")
+@click.option("--tool-calls", type=click.IntRange(0, _MOST), metavar="N", help="The most tool calls.")
+@click.option("--turns", type=click.IntRange(0, _MOST), metavar="N", help="The most turns of agents.")
+@options.store
+@options.as_json
+@options.debug
+def set_(user: str | None, everyone: bool, span: str, store: str | None, as_json: bool, **amounts: Any) -> int:
+    """Set a limit, or several. Others stay as they are."""
+    from orchestrator.journal.allowances import Limit, Window
+    from protocols.budget import Limits
+    from protocols.failures import BadInput
+
+    account, window = _named(user, everyone), Window(span)
+    given = _limits({name: value for name, value in amounts.items() if value is not None}, "--")
+    if given == Limits():
+        raise BadInput("give at least one limit: --usd, --tokens, --calls, --tool-calls or --turns")
+    with options.opened(store) as journal:
+        known = next((one.limits for one in journal.limits(account) if one.window is window), Limits())
+        journal.set_limits([Limit(account, window, known.model_copy(update=given.model_dump(exclude_none=True)))])
+    return _show(store, account, as_json)
+
+
+@budget.command(epilog=options.examples("callboard budget show", "callboard budget show --user ada --json"))
+@_account
+@options.store
+@options.as_json
+@options.debug
+def show(user: str | None, everyone: bool, store: str | None, as_json: bool) -> int:
+    """Show limits, what is used of them and reserved, what is left, and when their time is over."""
+    return _show(store, _named(user, everyone) if user is not None or everyone else None, as_json)
+
+
+@budget.command(epilog=options.examples("callboard budget clear --user ada --per day", "callboard budget clear --everyone"))
+@_account
+@click.option("--per", "span", type=click.Choice(_WINDOWS), help="Only the limits over this time.")
+@options.store
+@options.as_json
+@options.debug
+def clear(user: str | None, everyone: bool, span: str | None, store: str | None, as_json: bool) -> int:
+    """Take limits away. What was used is remembered, should they come back."""
+    from orchestrator.journal.allowances import Limit, Window
+    from protocols.budget import Limits
+
+    account = _named(user, everyone)
+    with options.opened(store) as journal:
+        journal.set_limits(Limit(account, Window(one), Limits()) for one in ([span] if span else _WINDOWS))
+    return _show(store, account, as_json)
+
+
+@budget.command(epilog=options.examples("callboard budget load limits.toml"))
+@click.argument("file", metavar="FILE.toml")
+@options.store
+@options.as_json
+@options.debug
+def load(file: str, store: str | None, as_json: bool) -> int:
+    r"""Set the limits of a file, all or none. What it does not name stays as it is.
+
+    \b
+    [everyone.day]
+    usd = 5
+    [user.ada.hour]
+    tokens = 100000
+    calls = 50
+    """
+    limits = list(_read(file))
+    with options.opened(store) as journal:
+        journal.set_limits(limits)
+    return _show(store, None, as_json)
+
+
+def _named(user: str | None, everyone: bool) -> str:
+    from orchestrator.journal.allowances import EVERYONE, of_user
+    from protocols.failures import BadInput
+
+    if (user is not None) == everyone:
+        raise BadInput("say whose limit: --user NAME, or --everyone")
+    return EVERYONE if user is None else of_user(user)
+
+
+def _limits(given: dict[str, Any], before: str) -> "Limits":
+    """The limits that are written so; ``before`` stands before their names where a refusal repeats them. Raises ``BadInput``."""
+    from orchestrator.cli import amounts
+    from protocols.budget import Limits
+    from protocols.failures import BadInput
+
+    found: dict[str, int] = {}
+    for name, value in given.items():
+        if name not in _FIELDS:
+            raise BadInput(f"{before}{name} is no limit; there are {', '.join(_FIELDS)}")
+        if name == "usd" and not isinstance(value, bool):
+            found["micros"] = amounts.micros(str(value), f"{before}usd")
+        elif isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+            raise BadInput(f"{before}{name} {value!r} is no limit; give a whole number from 0 up")
+        else:
+            found[_FIELDS[name]] = value
+    return Limits(**found)
+
+
+def _read(file: str) -> "Iterator[Limit]":
+    from orchestrator.journal.allowances import EVERYONE, of_user
+    from protocols.failures import BadInput
+
+    try:
+        # money is read as it is written: a float would not be exact
+        told = tomllib.loads(Path(file).expanduser().read_text("utf-8"), parse_float=str)
+    except OSError as error:
+        raise BadInput(f"{file} can't be read ({error.strerror}); check the path") from None
+    except ValueError as error:
+        raise BadInput(f"{file} is not valid TOML ({error}); correct it") from None
+    for name, value in told.items():
+        if name == EVERYONE:
+            yield from _windows(value, EVERYONE, f"{file}: [{name}")
+        elif name == "user" and isinstance(value, dict):
+            for user, windows in value.items():
+                yield from _windows(windows, of_user(user), f"{file}: [user.{user}")
+        else:
+            raise BadInput(f"{file}: {name!r} says not whose limit it is; write [everyone.day] or [user.NAME.day]")
+
+
+def _windows(told: Any, account: str, where: str) -> "Iterator[Limit]":
+    from orchestrator.journal.allowances import Limit, Window
+    from protocols.failures import BadInput
+
+    for span, given in told.items() if isinstance(told, dict) else [(str(told), None)]:
+        if span not in _WINDOWS or not isinstance(given, dict):
+            raise BadInput(f"{where}.{span}] is no time that limits count over; there are {', '.join(_WINDOWS)}")
+        yield Limit(account, Window(span), _limits(given, f"{where}.{span}] "))
+
+
+def _show(store: str | None, account: str | None, as_json: bool) -> int:
+    from orchestrator.observe.figures import moment
+
+    with options.opened(store) as journal:
+        found = journal.standings(time.time_ns() // 1_000_000, account)
+    rows = [row for standing in found for row in _rows(standing)]
+    if as_json:
+        streams.write_json({"limits": rows}, sys.stdout)
+        return 0
+    if not rows:
+        streams.note("there are no limits there; `callboard budget set` sets one")
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    from orchestrator.observe.figures import clean
+
+    table = Table(*_TITLES, box=None)
+    for column in table.columns[3:7]:
+        column.justify = "right"
+    for row in rows:
+        figures = ("" if row[name] is None else _figure(row["of"], row[name]) for name in ("limit", "used", "reserved", "left"))
+        until = moment(row["until"])[:16].replace("T", " ") if row["until"] is not None else ""
+        table.add_row(clean(row["account"]), row["per"], row["of"], *figures, until)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
+    return 0
+
+
+def _rows(standing: "Standing") -> Iterator[dict[str, Any]]:
+    """One row a limit. Of a limit on every single run there is nothing to sum up."""
+    from protocols.budget import COUNTED
+
+    (account, window, limits), used, reserved, until = standing
+    for place, name in enumerate(COUNTED):
+        limit = getattr(limits, name)
+        if limit is None:
+            continue
+        row = {"account": account, "per": window.value, "of": name, "limit": limit, "used": None, "reserved": None, "left": None}
+        if window != "run":
+            row |= {"used": used[place], "reserved": reserved[place], "left": max(limit - used[place] - reserved[place], 0)}
+        yield row | {"until": until}
+
+
+def _figure(of: str, amount: int) -> str:
+    from orchestrator.observe.figures import money
+
+    return money(amount) if of == "micros" else f"{amount:,}"

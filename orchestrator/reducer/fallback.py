@@ -1,0 +1,69 @@
+"""Fallbacks: a task at which a role failed goes to whoever that role names, with the same input, instead of failing."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.reducer.graph import make_ready, orphaned
+from orchestrator.reducer.leases import serve
+from orchestrator.reducer.state import Decisions, Fetch, Phase, RunState, TaskState
+from protocols import messages as m
+from protocols.chat import ToolCall
+from protocols.envelope import Envelope
+from protocols.failures import BadInput, Failure, Verdict
+from protocols.team import FallbackSpec
+
+MOST_FALLBACKS = 3
+"""A task changes hands at most this often; the last one's failure is the task's."""
+
+_FINAL = frozenset({Verdict.CANCELLED, Verdict.DEPENDENCY, Verdict.EFFECT_IN_DOUBT})
+
+
+def fallback(state: RunState, me: TaskState, failure: Failure) -> m.FellBack | None:
+    """What follows when ``me`` can't be tried again by its role; ``None`` when it fails."""
+    if state.stopping is not None or len(me.fallen) >= MOST_FALLBACKS:
+        return None
+    declared = state.request.team.roles[me.task.role].fallbacks
+    to = next((one for one in declared if failure.verdict in one.verdicts), None)
+    to = to or next((one for one in declared if not one.verdicts and failure.verdict not in _FINAL), None)
+    return None if to is None else m.FellBack(task=me.task.id, attempt=me.attempt, role=me.task.role, to=to, failure=failure)
+
+
+def fell_back(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """The task, which its last attempt left ready, changes hands."""
+    body = entry.body
+    assert isinstance(body, m.FellBack)
+    me = state.tasks[body.task]
+    if me.phase is not Phase.READY or me.attempt != body.attempt:
+        return serve(state)  # it was closed meanwhile
+    state.ready[me.task.role].remove(me.task.id)
+    me.phase, me.steps, me.losses = Phase.WAITING, [], 0
+    me.fallen, me.before = (*me.fallen, body), body.attempt
+    decisions = orphaned(state, me)
+    return [*decisions, *_given(state, me, body.to, body.failure)]
+
+
+def _given(state: RunState, me: TaskState, to: FallbackSpec, failure: Failure) -> Decisions:
+    if to.kind == "answer":
+        return [m.TaskEnded(task=me.task.id, attempt=me.attempt, output=m.Value(inline=to.answer))]
+    if to.kind == "person":
+        why = f"role {me.task.role!r} failed ({failure.verdict.value}: {failure.message}); {to.question}"
+        asked = ToolCall(id="", name=me.task.role, arguments={"input": me.task.input})
+        step, key = me.first, f"{state.run}/{me.task.id}"
+        kind = m.ReviewKind.FALLBACK
+        return [m.ReviewAsked(task=me.task.id, attempt=me.attempt, step=step, kind=kind, call=asked, key=key, message=why)]
+    assert to.role is not None
+    me.task = me.task.model_copy(update={"role": to.role})
+    state.renew(me)
+    make_ready(state, me)
+    return serve(state)
+
+
+def output_of(text: str, schema: Mapping[str, Any]) -> Any:
+    """The output that a person wrote: JSON, or plain words where the output is text. Raises ``BadInput`` when it is neither."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        if schema.get("type") == "string":
+            return text
+        raise BadInput(f"the result is not JSON: {error}; give one that fits {json.dumps(schema)[:300]}") from None

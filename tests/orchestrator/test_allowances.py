@@ -1,0 +1,335 @@
+"""Limits over many runs: the reducers of random runs over one store, with deaths between store and journal; then whole runs."""
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents import Role, ScriptedModel
+from agents import say as text
+from orchestrator import Board, Team, open_journal
+from orchestrator.code import pack
+from orchestrator.coordinator import Coordinator
+from orchestrator.host import Host, Models
+from orchestrator.journal.allowances import EVERYONE, Claim, Limit, Window, of_user
+from orchestrator.journal.memory import MemoryJournal
+from orchestrator.journal.port import Journal
+from orchestrator.journal.sqlite import SqliteJournal
+from orchestrator.ledger import ALLOWANCE, Account, plus
+from orchestrator.link import now
+from orchestrator.reducer.allowances import is_idle, most, waits
+from orchestrator.reducer.leases import comes_back
+from orchestrator.replay import replay
+from orchestrator.scheduler import EVERY
+from protocols import codec
+from protocols import messages as m
+from protocols.budget import ZERO, Amount, Limits, amount
+from protocols.failures import StorageError, Verdict
+from protocols.plan import Plan, Task
+from tests.orchestrator.simulation import Simulation, fan, random_life, request
+
+DAY = 86_400_000
+
+
+class Shell:
+    """What a coordinator does for one run: it draws, dies between store and journal, comes back, and settles."""
+
+    def __init__(self, store: Journal, run: str, user: str, dice: random.Random) -> None:
+        self.store, self.run, self.user, self.dice = store, run, user, dice
+        self.epoch, self.heard = 1, 0
+        self.opened: Simulation | None = None
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.run, self.user, self.epoch)
+
+    def tend(self, sim: Simulation, at: int) -> None:
+        news, self.heard = sim.said[self.heard :], len(sim.said)
+        if self.opened is None or any(isinstance(one, m.RunResumed) for one in news):
+            self.open(sim, at)
+        if sim.ended:
+            for _ in range(2):  # the second time it is known already
+                self.store.settle(self.claim, taken(sim), None, at, ended=True)
+        elif (asked := sim.state.drawing) is not None and self.dice.random() < 0.8:
+            self.draw(sim, asked, at)
+        elif self.dice.random() < 0.2:
+            self.renew(sim, at)
+
+    def open(self, sim: Simulation, at: int) -> None:
+        if self.opened is not None:
+            self.epoch += 1
+        self.opened = sim
+        if not sim.ended:
+            sim.say(m.AllowanceGranted(total=Limits(model_calls=0, tokens=0)))
+            self.store.join(self.claim, ZERO, at)
+            self.give_back(sim, at)
+
+    def draw(self, sim: Simulation, asked: m.AllowanceAsked, at: int) -> None:
+        account, need = allowance(sim), amount(asked.need)
+        idle, many = is_idle(sim.state, need), most(sim.state, asked)
+        for _ in range(self.dice.randint(1, 2)):  # the answer may be lost
+            drawn = self.store.draw(self.claim, account.settled, account.reserved, need, many, at, idle=idle)
+        if self.dice.random() < 0.1:
+            sim.say(m.RunResumed(epoch=self.epoch + 1))
+        elif isinstance(drawn, Limits):
+            sim.say(m.AllowanceGranted(total=drawn))
+        elif not (waits(sim.state, asked) and (drawn.others or comes_back(sim.state, ALLOWANCE, drawn.dimension))):
+            sim.say(m.AllowanceDenied(task=asked.task, attempt=asked.attempt, ask=asked.ask, limit=str(drawn)))
+
+    def renew(self, sim: Simulation, at: int) -> None:
+        if self.store.settle(self.claim, allowance(sim).settled, None, at) and sim.state.drawing is None:
+            sim.say(m.AllowanceGranted(total=Limits(model_calls=0, tokens=0)))
+            if self.dice.random() < 0.9:  # else it dies here
+                self.give_back(sim, at)
+
+    def give_back(self, sim: Simulation, at: int) -> None:
+        bounds = dict(allowance(sim).bounds)
+        drawn: Any = tuple(bounds.get(place, one) for place, one in enumerate(taken(sim)))
+        self.store.settle(self.claim, allowance(sim).settled, drawn, at)
+
+
+def allowance(sim: Simulation) -> Account:
+    return sim.state.ledger.accounts[ALLOWANCE]
+
+
+def taken(sim: Simulation) -> Amount:
+    return plus(allowance(sim).settled, allowance(sim).reserved)
+
+
+def within(store: Journal, moments: set[int]) -> None:
+    """No limit is passed in any window that was ever looked at."""
+    for at in moments:
+        for (account, window, limits), used, reserved, _ in store.standings(at):
+            for place, most_ in ((0, limits.tokens), (2, limits.model_calls)):
+                assert most_ is None or used[place] + reserved[place] <= most_, f"{account} per {window} at {at}"
+
+
+@given(seed=st.integers(0, 10**9), calls=st.integers(0, 30), tokens=st.integers(0, 400), runs=st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_runs_at_once_stay_within_the_limits_of_their_users_and_of_everyone(seed: int, calls: int, tokens: int, runs: int) -> None:
+    dice, store = random.Random(seed), MemoryJournal()
+    store.set_limits(
+        [
+            Limit(EVERYONE, Window.DAY, Limits(model_calls=calls)),
+            Limit(EVERYONE, Window.TOTAL, Limits(model_calls=10**6)),
+            Limit(of_user("ada"), Window.HOUR, Limits(tokens=tokens, model_calls=max(calls - 3, 0))),
+            Limit(of_user("bob"), Window.RUN, Limits(model_calls=calls // 2)),
+        ]
+    )
+    lives = []
+    for number in range(runs):
+        shell = Shell(store, f"run-{number}", dice.choice(["ada", "bob"]), dice)
+        lives.append((shell, random_life(dice.randrange(10**9), request(fan(8)), trouble=dice.choice([0.0, 0.2]))))
+    at, moments = DAY * 365, set()
+    used: Amount = ZERO
+    while lives:
+        if dice.random() < 0.02:
+            at += dice.choice([-1, 1]) * dice.choice([DAY // 24, DAY, DAY // 100])  # clocks jump, both ways
+        moments.add(at)
+        shell, life = one = dice.choice(lives)
+        sim = next(life, None)
+        if sim is None:
+            lives.remove(one)
+            assert shell.opened is not None
+            shell.tend(shell.opened, at)  # it may have ended with what it was told last
+            assert taken(shell.opened) == allowance(shell.opened).settled
+            used = plus(used, taken(shell.opened))
+            if shell.user == "bob":
+                assert taken(shell.opened)[2] <= calls // 2
+            continue
+        shell.tend(sim, at)
+        at += dice.randint(0, 2_000)
+        if dice.random() < 0.05:
+            within(store, moments)
+    within(store, moments)
+    assert store.drawing() == []
+    (total,) = (one for one in store.standings(at) if one.limit.window is Window.TOTAL)
+    assert (total.used, total.reserved) == (used, ZERO)
+
+
+# --- whole runs ---------------------------------------------------------------------------------------------------------
+
+
+def reading(pages: int, latency: float = 0.005, **fields: Any) -> Team:
+    model = ScriptedModel(lambda asked: text("fine", input_tokens=9, output_tokens=4), latency=latency)
+    reader = Role("reader", instructions="Read.", input=str, output=str, model=model, max_output_tokens=5, **fields)
+    return Team("reading", [reader], planner=Plan(tasks=tuple(Task(id=f"p{n}", role="reader", input=str(n)) for n in range(pages))))
+
+
+def carried(store: str, *asked: tuple[Team, str]) -> list[Any]:
+    async def carry() -> list[Any]:
+        async with Board(runtime="inline", store=store) as board:
+            handles = [await board.start(team, user=user) for team, user in asked]
+            return await asyncio.gather(*(handle.result() for handle in handles))
+
+    return asyncio.run(carry())
+
+
+def standing(store: str, account: str, window: Window = Window.DAY) -> tuple[Amount, Amount]:
+    journal = open_journal(store)
+    (found,) = (one for one in journal.standings(now(), account) if one.limit.window is window)
+    assert journal.drawing() == []
+    journal.close()
+    return found.used, found.reserved
+
+
+def limit(store: str, *limits: Limit) -> None:
+    journal = open_journal(store)
+    journal.set_limits(limits)
+    journal.close()
+
+
+def tags(store: str, run: str) -> Counter[str]:
+    return Counter(entry.tag for entry in open_journal(store).read(run))
+
+
+def test_runs_of_one_user_share_a_limit_exactly_and_say_whose_it_was(store: str) -> None:
+    limit(store, Limit(of_user("ada"), Window.DAY, Limits(model_calls=25)), Limit(EVERYONE, Window.TOTAL, Limits(model_calls=100)))
+    results = carried(store, *[(reading(12), "ada")] * 3, (reading(12), "bob"))
+    assert sum(one.usage.model_calls for one in results[:3]) == 25
+    assert results[3].status is m.Status.DONE
+    assert standing(store, of_user("ada"))[0][2] == 25
+    assert standing(store, EVERYONE, Window.TOTAL) == ((13 * 37, 0, 37, 0, 37), ZERO)
+    short = [one for one in results[:3] if one.status is m.Status.BUDGET]
+    assert short
+    for one in short:
+        assert one.failure.message == "the limit on model_calls of user ada per day was reached"
+    (again,) = carried(store, (reading(1), "ada"))
+    assert again.status is m.Status.BUDGET
+    assert again.usage.model_calls == 0
+
+
+def test_runs_whose_needs_fit_exactly_all_end_although_each_draws_more_than_it_needs(store: str) -> None:
+    limit(store, Limit(EVERYONE, Window.DAY, Limits(model_calls=24)))
+    assert [one.status for one in carried(store, *[(reading(8), "ada"), (reading(8), "bob")], (reading(8), "eve"))] == [m.Status.DONE] * 3
+
+
+def test_a_limit_on_every_run_bounds_each_by_itself(store: str) -> None:
+    limit(store, Limit(of_user("ada"), Window.RUN, Limits(model_calls=3)))
+    results = carried(store, (reading(5), "ada"), (reading(5), "ada"), (reading(5), "bob"))
+    assert [one.usage.model_calls for one in results] == [3, 3, 5]
+
+
+def test_a_run_without_limits_draws_nothing_and_has_no_entries_of_it(store: str) -> None:
+    limit(store, Limit(of_user("ada"), Window.DAY, Limits(model_calls=1)))
+    (result,) = carried(store, (reading(3), "bob"))
+    assert not [tag for tag in tags(store, result.run_id) if "Allowance" in tag or "Lease" in tag]
+
+
+def test_a_limit_that_is_raised_or_taken_away_while_a_run_works_holds_from_its_next_draw(store: str) -> None:
+    limit(store, Limit(of_user("ada"), Window.HOUR, Limits(model_calls=4)))
+
+    async def carry() -> list[Any]:
+        async with Board(runtime="inline", store=store) as board:
+            raised = await board.start(reading(12, latency=0.05, concurrency=1), user="ada")
+            async for entry in raised.events():
+                if isinstance(entry.body, m.ModelCalled):
+                    break
+            limit(store, Limit(of_user("ada"), Window.HOUR, Limits(model_calls=9)))
+            one = await raised.result()
+            limit(store, Limit(of_user("ada"), Window.HOUR, Limits(model_calls=11)))
+            freed = await board.start(reading(6, latency=0.05, concurrency=1), user="ada")
+            async for entry in freed.events():
+                if isinstance(entry.body, m.ModelCalled):
+                    break
+            limit(store, Limit(of_user("ada"), Window.HOUR, Limits()))
+            return [one, await freed.result()]
+
+    raised, freed = asyncio.run(carry())
+    assert (raised.usage.model_calls, raised.status) == (9, m.Status.BUDGET)
+    assert (freed.usage.model_calls, freed.status) == (6, m.Status.DONE)
+
+
+class Dying(SqliteJournal):
+    """A store that is gone from the moment on that ``call`` is made for the ``times``th time; ``done`` says whether it still happens."""
+
+    call, times, done, dead = "", 1, False, False
+
+    def _dies(self, name: str) -> None:
+        if name == self.call:
+            self.times -= 1
+            self.dead = self.dead or self.times == 0
+        if self.dead:
+            raise StorageError("gone")
+
+    def append(self, entries: Any, epochs: Any) -> None:
+        if self.dead:
+            raise StorageError("gone")
+        super().append(entries, epochs)
+        for entry in entries:
+            self._dies(entry.tag)
+
+    def draw(self, *arguments: Any, **named: Any) -> Any:
+        drawn = super().draw(*arguments, **named)
+        self._dies("draw")
+        return drawn
+
+    def settle(self, *arguments: Any, **named: Any) -> Any:
+        if named.get("ended"):
+            self._dies("settle")
+        return super().settle(*arguments, **named)
+
+
+@pytest.mark.parametrize(("call", "times"), [("draw", 1), ("draw", 2), ("AllowanceGranted", 2), ("LeaseGranted", 3), ("settle", 1)])
+def test_wherever_a_coordinator_dies_the_store_is_in_line_again_with_the_next(tmp_path: Path, call: str, times: int) -> None:
+    path = str(tmp_path / "journal.db")
+    limit(path, Limit(of_user("ada"), Window.TOTAL, Limits(model_calls=30, tokens=100_000)))
+    team = reading(12, concurrency=1)
+
+    async def die() -> None:
+        journal = Dying(Path(path))
+        journal.call, journal.times = call, times
+        host = Host("host/test", EVERY, Models())
+        coordinator = Coordinator(journal, [host])
+        await coordinator.start()
+        code, plan = await coordinator.put_blob(pack(team.cast)), team.plan(None)
+        assert plan is not None
+        asked = m.RunRequested(team=team.spec(), plan=m.Value(inline=plan.model_dump()), code=code, user="ada")
+        await coordinator.submit("run-1", codec.pack(asked))
+        async with asyncio.timeout(20):
+            while not journal.dead:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await coordinator.close()
+        await host.close()
+        journal.close()
+
+    asyncio.run(die())
+
+    async def go_on() -> Any:
+        async with Board(runtime="inline", store=path) as board:
+            return await (await board.resume("run-1")).result()
+
+    before = open_journal(path)
+    assert len(before.drawing()) == 1
+    before.close()
+    result = asyncio.run(go_on())
+    assert result.status is m.Status.DONE
+    journal = open_journal(path)
+    ended = journal.standings(now(), of_user("ada"))[0]
+    assert ended.reserved == ZERO
+    assert 12 <= ended.used[2] <= 12 + 8  # calls, and the lease of one agent that was lost
+    assert ended.used == replay(journal, "run-1").ledger.accounts[ALLOWANCE].settled
+    assert journal.drawing() == []
+
+
+def test_a_dead_run_weighs_on_its_limit_until_it_is_cancelled(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal.db")
+    limit(path, Limit(of_user("ada"), Window.DAY, Limits(model_calls=10)))
+    journal = open_journal(path)
+    dead = Claim("run-0", "ada", journal.claim("run-0"))
+    journal.join(dead, ZERO, now())
+    assert isinstance(journal.draw(dead, ZERO, ZERO, (0, 0, 10, 0, 0), 1, now() - 60_000), Limits)
+    journal.close()
+    (result,) = carried(path, (reading(2), "ada"))
+    assert result.status is m.Status.BUDGET
+    assert {task.failure.verdict for task in result.tasks} == {Verdict.BUDGET}
+    journal = open_journal(path)
+    journal.settle(dead._replace(epoch=2), ZERO, None, now(), ended=True)
+    journal.close()
+    (result,) = carried(path, (reading(2), "ada"))
+    assert result.status is m.Status.DONE
