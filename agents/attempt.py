@@ -6,7 +6,9 @@ from itertools import groupby
 from typing import NamedTuple, NoReturn
 
 from agents.at_work import Context, Counter, Outcome
+from agents.cache import Cache
 from agents.calls import Calling, Place, ask_review, recall, recorded, wait
+from agents.context import Concluding, Conversation
 from agents.desk import Desk, NoTurn, Turn
 from agents.effects import same, standing, unsettled
 from agents.guards import Meter, Mistakes, Objection, failed
@@ -56,13 +58,16 @@ class Attempt:
         "_ponged",
         "_step",
         "_written",
+        "cache",
         "clock",
+        "concluding",
         "counter",
         "desk",
         "lengths",
         "meter",
         "mistakes",
         "role",
+        "talk",
         "watch",
     )
 
@@ -73,7 +78,10 @@ class Attempt:
         self.mistakes, self.watch = Mistakes(), Repetition()
         self.clock: asyncio.Timeout | None = None
         self.counter: Counter | None = None
+        self.cache = Cache(role, desk)
         self.lengths = 0
+        self.talk: Conversation | None = None
+        self.concluding = desk.concluding
         self._step = desk.first
         self._cut = False
         self._lost_writes = False
@@ -128,7 +136,14 @@ class Attempt:
                 return past.reply
             if past.then:
                 self._models.hand_over(model, past.then)
+        if self.concluding and not alone:
+            raise Concluding(said)
         request = request.model_copy(update={"digest": digest, "place": (desk.task, step)})
+        kept = await self.cache.reply(digest)
+        if kept is not None:
+            self.meter.take(Usage(turns=int(turn)))
+            self._tell_call(model, step, request, said, desk.now(), reply=kept, cached=True)
+            return kept
         tokens_in, tokens_out = model.bound(request)
         price = model.price
         micros = 0 if price is None else price.cost(tokens_in, tokens_out)
@@ -144,7 +159,7 @@ class Attempt:
                 heir = heir if isinstance(error, Failed) else self._models.heir(model)
                 if heir is None or failure.verdict not in (Verdict.BUDGET, Verdict.PROVIDER):
                     raise Failed(failure) from None
-                self._tell_call(model, step, digest, said, began, failure=failure, then=heir.id)
+                self._tell_call(model, step, request, said, began, failure=failure, then=heir.id)
                 self._models.hand_over(model, heir.id)
             began = desk.now()
             try:
@@ -174,7 +189,9 @@ class Attempt:
                 self.meter.settle(need, used)
                 if paced is not None:
                     paced.ended(used.tokens, raised)
-                self._tell_call(model, step, digest, said, began, reply=reply, failure=failure, usage=used, then=then)
+                self._tell_call(model, step, request, said, began, reply=reply, failure=failure, usage=used, then=then)
+                if reply is not None:
+                    await self.cache.keep_reply(digest, reply)
             if then:
                 self._models.hand_over(model, then)
             said, turn = (), False
@@ -205,7 +222,7 @@ class Attempt:
         self,
         model: Model,
         step: int,
-        digest: str,
+        request: ModelRequest,
         said: tuple[ChatMessage, ...],
         began: int,
         *,
@@ -213,6 +230,7 @@ class Attempt:
         failure: Failure | None = None,
         usage: Usage = NOTHING,
         then: str = "",
+        cached: bool = False,
     ) -> None:
         desk = self.desk
         desk.tell(
@@ -221,13 +239,15 @@ class Attempt:
                 attempt=desk.attempt,
                 step=step,
                 model=model.id,
-                request=digest,
+                request=request.digest,
                 said=said,
                 reply=reply,
                 failure=failure,
                 usage=usage,
                 priced=model.price is not None or (reply is not None and reply.micros is not None),
                 then=then,
+                cached=cached,
+                cut=request.cut,
                 began=began,
                 ended=desk.now(),
             )
@@ -254,6 +274,7 @@ class Attempt:
             if not one.refused:
                 writes = before.tool is not None and before.tool.effect == "write"
                 self.watch.gave(one.call, one.content, writes=writes, fails=one.failure is not None)
+                self.cache.written = self.cache.written or writes
         return ran
 
     async def refuse_written(self, call: ToolCall) -> Ran:
@@ -352,7 +373,12 @@ class Attempt:
                 raise Failed(past.failure)
             return Ran(call, past.content, past.failure)
         if not writes:
+            kept = await self.cache.result(tool, call)
+            if kept is not None:
+                self._place(step).told(call, tool.effect, kept, self.desk.now(), ran=False, settled="cache")
+                return Ran(call, kept.content)
             made = await Calling(self._place(step), call, tool, one.arguments).made()
+            await self.cache.keep_result(tool, call, made)
         else:
             recall(tries, self.meter, self._pass)
             self._written.add(step)

@@ -31,8 +31,16 @@ class Desk(Protocol):
     run: str
     task: str
     attempt: int
-    first: int
-    """The ordinal of its first step: those before are those of other roles that had the task."""
+
+    @property
+    def first(self) -> int:
+        """The ordinal of its first step: those before are those of other roles that had the task."""
+        ...
+
+    @property
+    def concluding(self) -> bool:
+        """Whether it is to answer from what was recorded, instead of going on."""
+        ...
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
@@ -76,6 +84,14 @@ class Desk(Protocol):
         """Pass on a piece of output as it is made. Never stored."""
         ...
 
+    async def kept(self, name: str, *, shared: bool) -> str | None:
+        """What was kept under ``name``, of runs of this run's user or of everyone's; ``None`` when nothing is, or nobody can say."""
+        ...
+
+    async def keep(self, name: str, said: str, seconds: float, *, shared: bool) -> None:
+        """Keep something for later runs, so many seconds long. Nothing is raised where it can't be."""
+        ...
+
 
 class LocalDesk:
     """A desk for one agent alone in this process: it collects what is told, and holds ``limits`` if given.
@@ -96,7 +112,7 @@ class LocalDesk:
         on_text: Callable[[str], None] | None = None,
     ) -> None:
         self.run, self.task, self.attempt, self.limits = run, task, attempt, limits
-        self.first = 0
+        self.first, self.concluding = 0, False
         self.messages: list[Message] = []
         self._used = Tally()
         self._spent = list(ZERO)
@@ -156,6 +172,13 @@ class LocalDesk:
         message = "this agent works alone (LocalDesk) and cannot delegate; run it in a team"
         refused = Failure(verdict=Verdict.PLAN, message=message)
         return SubtasksEnded(task=self.task, attempt=self.attempt, step=asked.step, refused=refused)
+
+    async def kept(self, name: str, *, shared: bool) -> str | None:
+        """Nothing is kept here."""
+        return None
+
+    async def keep(self, name: str, said: str, seconds: float, *, shared: bool) -> None:
+        """Nothing is kept here."""
 
     def partial(self, text: str) -> None:
         """Pass ``text`` to ``on_text``."""

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, Generic, TypeVar, get_origin
 
 from protocols.failures import BadInput, Failure, Verdict
 
@@ -17,13 +15,13 @@ FINAL = frozenset({Verdict.CANCELLED, Verdict.DEPENDENCY, Verdict.EFFECT_IN_DOUB
 """Verdicts without a fallback: somebody wished for it, nothing was begun, or a person has to look first."""
 
 
-class Handover(BaseModel, Generic[T]):
+@dataclass(frozen=True)
+class Handover(Generic[T]):
     """The input of a fallback that wants to know why it was asked: what the other role's input was, and its failure.
 
     A model is shown it as material, because a failure may quote what a model or a tool has said.
     """
 
-    model_config = ConfigDict(extra="forbid")
     input: T
     failure: Failure
 
@@ -42,9 +40,18 @@ class Person:
     question: str = "What is the output?"
 
 
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """A fallback that is the role itself: it reads back what it has done, and is told, once, to answer from that with no more tools."""
+
+
+CONCLUDED = frozenset({Verdict.BUDGET, Verdict.TURNS})
+"""Verdicts that a role can conclude after: it was stopped before its next call, and nothing was wrong with those before."""
+
+
 def is_handover(kind: Any) -> bool:
     """Whether an input type is a ``Handover``."""
-    return isinstance(kind, type) and issubclass(kind, Handover)
+    return kind is Handover or get_origin(kind) is Handover
 
 
 def by_verdicts(role: str, declared: Any) -> list[tuple[tuple[Verdict, ...], Any]]:

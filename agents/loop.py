@@ -12,7 +12,7 @@ from agents.desk import Desk, LocalDesk
 from agents.guards import failed
 from agents.models.port import Model
 from agents.role import Role, unmet
-from agents.strategies import STRATEGIES
+from agents.strategies import carried_out
 from agents.turn import Form, asked, choose
 from agents.typed import Shape
 from protocols.budget import Limits
@@ -51,10 +51,10 @@ async def work(
     seconds = role.limits.seconds if role.limits else None
     try:
         if seconds is None:
-            output = await STRATEGIES[role.strategy](at, value, origin)
+            output = await carried_out(at, value, origin)
         else:
             async with asyncio.timeout(seconds) as at.clock:
-                output = await STRATEGIES[role.strategy](at, value, origin)
+                output = await carried_out(at, value, origin)
         at.account_for_writes()
         return role.dump_output(output)
     except TimeoutError as error:

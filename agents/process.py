@@ -4,7 +4,9 @@
 """
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,9 @@ from typing import NamedTuple
 
 from agents import reaper
 from protocols.failures import BadInput
+
+GATE = 'read -r _ && exec "$@"'
+"""What a shell does first: the program begins when its group is known to the reaper, and never when this process has died by then."""
 
 GRACE_SECONDS = 0.5
 """A program that is to end is asked to (SIGTERM); what is left of its group after this long is killed."""
@@ -42,17 +47,17 @@ async def run(
     It leads a process group of its own, and nothing of that group is left when this returns or raises: when the call is cancelled, or has
     taken ``timeout`` seconds (``TimeoutError``), the group is asked to end and killed half a second later; what the program left running
     is killed at once. When this process itself is killed, the group is too. ``max_bytes`` bounds what is kept of each output: the rest is
-    read and dropped, and a last line says so. Raises ``OSError`` where the program can't be started, ``BadInput`` on systems without
+    read and dropped, and a last line says so. Raises ``OSError`` where there is no such program, ``BadInput`` on systems without
     process groups.
     """
     if os.name != "posix":
         raise BadInput("programs are run in process groups, which this system does not have; use Linux or macOS")
+    _find(os.fspath(program), cwd, os.environ if env is None else env)
     loop = asyncio.get_running_loop()
     transport, output = await loop.subprocess_exec(
         lambda: _Output(max_bytes),
-        program,
-        *arguments,
-        stdin=subprocess.PIPE if input else subprocess.DEVNULL,
+        *("/bin/sh", "-c", GATE, "sh", program, *arguments),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
@@ -64,22 +69,32 @@ async def run(
     try:
         async with asyncio.timeout(timeout) as clock:
             stdin = transport.get_pipe_transport(0)
-            if isinstance(stdin, asyncio.WriteTransport):
-                stdin.write(input.encode())
-                stdin.write_eof()
+            assert isinstance(stdin, asyncio.WriteTransport)
+            stdin.write(b"\n" + input.encode())
+            stdin.write_eof()
             await output.exited.wait()
             _signal(group, signal.SIGKILL)  # what it left running may hold its output open
             await output.closed.wait()
         return Finished(transport.get_returncode() or 0, output.text(1), output.text(2))
     except TimeoutError:
         if clock.expired():
-            raise TimeoutError(f"{os.fspath(program)} did not end in {timeout:g} s") from None
+            raise TimeoutError(f"{os.fspath(program)} did not end in {timeout or 0:g} s") from None
         raise
     finally:
         try:
             await _end(group, output)
         finally:
             transport.close()
+
+
+def _find(program: str, cwd: str | os.PathLike[str] | None, env: Mapping[str, str]) -> None:
+    """Raise for a program that is not there, in the words of the system: a shell would only say so in its output."""
+    if cwd is not None and not os.path.isdir(cwd):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(cwd))
+    place = os.path.join(cwd or "", program) if os.path.dirname(program) else program
+    if shutil.which(place, path=env.get("PATH", os.defpath)) is None:
+        wrong = errno.EACCES if os.path.dirname(program) and os.path.exists(place) else errno.ENOENT
+        raise OSError(wrong, os.strerror(wrong), program)
 
 
 async def _end(group: int, output: "_Output") -> None:

@@ -4,12 +4,13 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from pydantic_core import to_json
 
+from agents.context import ContextPolicy
 from agents.delegation import delegate_tool
-from agents.fallback import Fixed, Person, by_verdicts, is_handover
+from agents.fallback import CONCLUDED, Conclude, Fixed, Person, by_verdicts, is_handover
 from agents.models.port import Model
 from agents.tool import Tool, hints_of, is_context, tool
 from agents.typed import Shape, name_of, prompt_of
@@ -37,8 +38,8 @@ class Role:
 
     ``limits`` (one task, all attempts that are recalled included) are, unless given, 40 turns, 80 model calls, 120 tool calls and 600
     seconds for a role with a model (``MODEL_LIMITS``), and 3600 seconds for plain Python (``FUNCTION_LIMITS``); time spent waiting for
-    subtasks, or for a turn to call a model whose provider has limits, does not count. What is given replaces them all: ``Limits()``
-    is no limit. An agent that repeats itself is stopped before.
+    subtasks, or for a turn to call a model whose provider has limits, does not count. What is given replaces them all: ``Limits()`` is no
+    limit. An agent that repeats itself is stopped before.
     ``prompt`` makes the prompt from the typed input. ``options`` (label → description) and ``baseline`` describe the answers
     of a ``Literal`` or ``Enum`` output for a scored choice. ``plan`` makes the *sequential* strategy's steps by rule:
     ``plan(input, observations)`` gives the steps that remain, none when done; a step is text for the model or a ``ToolCall``.
@@ -49,10 +50,14 @@ class Role:
     ``delegates`` names the roles that it may give subtasks to.
     ``fallback_models`` take over from ``model``, in their order and for the rest of the attempt: when its provider keeps failing, when the
     tries of a call are used up, or, where they are cheaper, when the budget has no room for it any more.
+    With ``cache`` a reply is kept for ``cache_seconds``, and is the reply to every request that is the same word for word until then: of
+    runs of the same user (``"user"``), or of any (``"shared"``). It costs nothing then. Where a tool has written, nothing is kept.
     ``fallback`` says who takes a task over that ended with a verdict, instead of its failing: a mapping of verdicts (one, several in a
-    tuple, or ``"*"`` for all others) to a role of the team (by name, or the role itself), ``agents.fallback.Fixed(value)``, or
-    ``agents.fallback.Person(question)``; or one of these, for every verdict.
-    ``max_output_tokens`` bounds each reply, ``attempts`` the tries at a task.
+    tuple, or ``"*"`` for all others) to a role of the team (by name, or the role itself), or ``Fixed(value)``, ``Person(question)`` or
+    ``Conclude()`` of ``agents.fallback``; or one of these, for every verdict.
+    ``max_output_tokens`` bounds each reply, ``attempts`` the tries at a task. ``context`` says what becomes of the oldest turns when a
+    conversation outgrows its model's context: ``trim`` leaves them out, ``summarise`` has the model summarise them first, ``fail`` ends the
+    task (verdict context).
 
     Raises ``BadInput`` for what cannot work.
     """
@@ -80,7 +85,10 @@ class Role:
     plan: Callable[..., Sequence[Any]] | None = None
     done: Callable[[list[Any]], bool] | None = None
     fallback: Any = None
+    cache: Literal["user", "shared"] | None = None
+    cache_seconds: float = 86_400.0
     fallback_models: "Sequence[str | Model]" = ()
+    context: ContextPolicy | str = ContextPolicy.TRIM
 
     def __post_init__(self) -> None:
         if not ids.is_role_name(self.name):
@@ -91,6 +99,11 @@ class Role:
         except ValueError:
             known = ", ".join(Strategy)
             raise BadInput(f"role {self.name!r}: there is no strategy {self.strategy!r}; there are: {known}") from None
+        try:
+            object.__setattr__(self, "context", ContextPolicy(self.context))
+        except ValueError:
+            known = ", ".join(ContextPolicy)
+            raise BadInput(f"role {self.name!r}: there is no context policy {self.context!r}; there are: {known}") from None
         if isinstance(self.tools, (Tool, str)) or isinstance(self.delegates, str):
             raise BadInput(f"role {self.name!r}: tools and delegates are lists; put [ ] around the one you gave")
         if isinstance(self.fallback_models, str) or not isinstance(self.fallback_models, Sequence):
@@ -115,6 +128,8 @@ class Role:
             _ = self.shots
         except (Failed, TypeError, ValueError) as error:
             raise BadInput(f"role {self.name!r}: its examples are (input, output) pairs of the role's types: {error}") from None
+        if self.cache not in (None, "user", "shared") or self.cache_seconds <= 0:
+            raise BadInput(f"role {self.name!r}: cache is 'user' or 'shared', and cache_seconds are above 0")
         _ = self.fallbacks
 
     @property
@@ -176,12 +191,16 @@ class Role:
                 return FallbackSpec(verdicts=verdicts, role=target.name)
             case Person():
                 return FallbackSpec(verdicts=verdicts, kind="person", question=target.question)
+            case Conclude():
+                if self.is_function or not verdicts or not CONCLUDED.issuperset(verdicts):
+                    raise BadInput(f"role {self.name!r}: only a role that works by turns can conclude, after budget or turns")
+                return FallbackSpec(verdicts=verdicts, kind="conclude")
             case Fixed():
                 try:
                     return FallbackSpec(verdicts=verdicts, kind="answer", answer=self.output_shape.dump(target.value))
                 except Failed as error:
                     raise BadInput(f"role {self.name!r}: its fixed fallback does not fit: {error}") from None
-        raise BadInput(f"role {self.name!r} falls back to {target!r}; give a role or its name, Fixed(value) or Person(question)")
+        raise BadInput(f"role {self.name!r} falls back to {target!r}; give a role, its name, Fixed(value), Person(question) or Conclude()")
 
     @cached_property
     def choice_options(self) -> tuple[Option, ...] | None:
@@ -346,6 +365,11 @@ def unmet(role: Role, profile: Profile) -> list[str]:
         found.append(
             f"{who} answers in free text, and its model was measured to write none that can be used; "
             "set model= to a bigger one, or output= to a Literal, an Enum or a pydantic model"
+        )
+    if role.context == ContextPolicy.SUMMARISE and Need.TEXT not in can:
+        found.append(
+            f"{who} has what outgrows the context summarised, and its model was measured to write no text that can be used; "
+            "set context='trim', or model= to a bigger one"
         )
     if Need.PLANNING in needs and Need.PLANNING not in can:
         found.append(

@@ -1,6 +1,5 @@
 """The four strategies: how a role works on a task, over one shared turn."""
 
-import asyncio
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,10 +8,12 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.attempt import Attempt, Ran
-from agents.context import Conversation
-from agents.guards import failed
+from agents.context import Concluding, Conversation
+from agents.guards import Meter, failed
+from agents.threads import in_thread
 from agents.turn import Answer, Form, answer_text, asked, choose, converse, spoken, turn, values_of
 from agents.typed import Shape
+from protocols.budget import UNLIMITED
 from protocols.chat import Need, ToolCall
 from protocols.failures import CallboardError, Verdict
 from protocols.team import Strategy
@@ -48,7 +49,7 @@ async def function(at: Attempt, value: Any, origin: Origin) -> Any:
     try:
         if role.run_is_async:
             return await run(value, **named)
-        found = await asyncio.to_thread(run, value, **named)
+        found = await in_thread(run, value, **named)
         return await found if inspect.isawaitable(found) else found
     except CallboardError:
         raise
@@ -179,7 +180,24 @@ async def _answered(at: Attempt, talk: Conversation, value: Any, results: Sequen
 
 
 def _open(at: Attempt, value: Any, origin: Origin) -> Conversation:
-    return Conversation(at.role.instructions, at.role.prompt_for(value), origin, at.role.shots)
+    at.talk = Conversation(at.role.instructions, at.role.prompt_for(value), origin, at.role.shots)
+    return at.talk
+
+
+async def carried_out(at: Attempt, value: Any, origin: Origin) -> Any:
+    """The role's own strategy; where it is told to conclude, up to its first call that is not recorded, and then its answer.
+
+    That call is the last: the limits of its role do not hold it back.
+    """
+    assert isinstance(at.role.strategy, Strategy)
+    try:
+        return await STRATEGIES[at.role.strategy](at, value, origin)
+    except Concluding as stopped:
+        assert at.talk is not None
+        at.talk.untold(stopped.said)
+        at.meter, at.concluding = Meter(at.role.name, UNLIMITED), False
+        at.talk.note("You can do no more: answer now, from what you have found so far, and say what is missing.")
+        return await _answered(at, at.talk, value)
 
 
 def _check(at: Attempt, value: Any) -> Callable[[Any], Sequence[str]] | None:

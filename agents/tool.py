@@ -14,9 +14,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from typing_extensions import TypedDict
 
+from agents import pure as purity
 from agents.at_work import Context
 from agents.declared import Declared
 from agents.effects import Done, NotDone, Reconcile, Reconciled, Unknown
+from agents.threads import in_thread
 from protocols.chat import ToolSpec
 from protocols.failures import BadInput, Failed, Failure, Verdict
 
@@ -57,7 +59,8 @@ class Tool:
     under the same ``Context.key``); else ``reconcile`` is asked what became of it, if there is one; else a person is.
     ``max_chars`` bounds a result in characters. A ``repeatable`` tool, like one that polls, may be called with equal arguments as
     long as its results change, and ten times in a row with equal results. ``parameters`` is the JSON schema of a tool that is declared,
-    not typed: its function takes the arguments by name, as JSON.
+    not typed: its function takes the arguments by name, as JSON. What a ``pure`` tool gave is kept for ``cache_seconds``, and is the result
+    of every equal call until then, in any run: its result depends on its arguments and nothing else.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Tool:
     retry_on: tuple[type[Exception], ...] = _NETWORK
     doubt_on: tuple[type[Exception], ...] = _NETWORK
     parameters: Mapping[str, Any] | None = None
+    pure: bool = False
+    cache_seconds: float = 86_400.0
     unbound: bool = field(default=False, repr=False)
 
     @cached_property
@@ -111,7 +116,7 @@ class Tool:
     async def run(self, arguments: dict[str, Any], context: Context) -> ToolResult:
         """Call the function with arguments from ``read_arguments``; what it raises becomes a failure, except ``Failed``.
 
-        A blocking function runs in a thread, which goes on after a timeout because threads cannot be stopped.
+        A blocking function runs in a thread, which goes on after a timeout, or when this is cancelled, because threads cannot be stopped.
         """
         if self.unbound:
             raise BadInput(f"tool {self.name!r} is a method; give the role the tool of an instance, like tools=[thing.{self.name}]")
@@ -123,7 +128,7 @@ class Tool:
                 if shape.is_async:
                     value = await self.function(**arguments)
                 else:
-                    value = await asyncio.to_thread(self.function, **arguments)
+                    value = await in_thread(self.function, **arguments)
             return ToolResult(self._bounded(self._dump(value)))
         except Failed:
             raise
@@ -148,7 +153,7 @@ class Tool:
                 if inspect.iscoroutinefunction(self.reconcile):
                     found = await self.reconcile(key, **named)
                 else:
-                    found = await asyncio.to_thread(self.reconcile, key, **named)
+                    found = await in_thread(self.reconcile, key, **named)
         except Exception as error:
             return Unknown(f"its reconcile function failed: {_said(error)}")
         if not isinstance(found, (Done, NotDone, Unknown)):
@@ -224,6 +229,8 @@ def tool(
     retry_on: tuple[type[Exception], ...] = _NETWORK,
     doubt_on: tuple[type[Exception], ...] = _NETWORK,
     parameters: Mapping[str, Any] | None = None,
+    pure: bool = False,
+    cache_seconds: float = 86_400.0,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -243,6 +250,8 @@ def tool(
     retry_on: tuple[type[Exception], ...] = _NETWORK,
     doubt_on: tuple[type[Exception], ...] = _NETWORK,
     parameters: Mapping[str, Any] | None = None,
+    pure: bool = False,
+    cache_seconds: float = 86_400.0,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a typed function, sync or async, a ``Tool``; bare or with the options of ``Tool``.
 
@@ -273,9 +282,15 @@ def tool(
             retry_on=retry_on,
             doubt_on=doubt_on,
             parameters=parameters,
+            pure=pure,
+            cache_seconds=cache_seconds,
             unbound=_is_method(function),
         )
         _ = made.spec  # a wrong signature is met here, where the function is written
+        if pure and (effect == "write" or repeatable or cache_seconds <= 0):
+            raise BadInput(f"tool {called!r} can't be pure: it has effect='write', is repeatable, or its cache_seconds are not above 0")
+        if pure:
+            purity.check(function, called, made._shape.context)
         foreign = set(_parameters(reconcile)[1:]) - made.spec.parameters["properties"].keys() if reconcile else ()
         if foreign:
             raise BadInput(

@@ -9,9 +9,10 @@ from weakref import WeakKeyDictionary
 from pydantic_core import to_json
 
 from agents.attempt import Attempt, Ran
-from agents.context import BYTES_A_TOKEN, MATERIAL, Conversation
+from agents.context import BYTES_A_TOKEN, MATERIAL, Conversation, size
 from agents.guards import MOST_REPAIRS, failed
 from agents.lookalike import written_call
+from agents.overflow import make_room
 from agents.picking import ANSWER, pick_choice, pick_note, pick_schema, picked
 from agents.role import Role
 from agents.succession import TakenOver
@@ -93,21 +94,26 @@ async def _converse(at: Attempt, talk: Conversation, form: Form, *, note: str = 
     A reply that was cut off at ``max_output_tokens`` is told to the model once in a task, and asked for again.
     """
     role, model = at.role, at.the_model()
-    context = model.profile.context_tokens
     asked = (ChatMessage(role="user", content=note, origin=Origin.SYSTEM),) if note else ()
-    room = context - role.max_output_tokens - form.tokens - len(note) // BYTES_A_TOKEN
+    besides, most = form.tokens + sum(map(size, asked)), model.profile.context_tokens - role.max_output_tokens
     live = at.desk.partial if role.output_shape.is_text and not alone else None
     while True:
+        room = int(most / talk.density) - besides
+        if not talk.fits(room):
+            await make_room(at, talk, room, alone=alone)
         request = ModelRequest(
-            messages=talk.fitted(room) + asked,
+            messages=talk.shown() + asked,
             tools=form.tools,
             output_schema=form.schema,
             max_output_tokens=role.max_output_tokens,
             temperature=role.temperature,
+            cut=talk.cut,
         )
-        trimmed_to = 0 if talk.fits(room) else context  # what fits is sent as it is, whatever the context
-        digest = talk.digest(form.mark + f"{model.id} {trimmed_to} {note}".encode())
+        digest = talk.digest(form.mark + f"{model.id} {talk.mark} {note}".encode())
         reply = await at.complete(request, digest, talk.take_fresh() + asked, turn=turn, on_text=live, alone=alone)
+        estimate = talk.tokens + besides
+        if reply.input_tokens is not None and estimate > most // 4:  # in a short one, what templates add says nothing of the text
+            talk.counted(reply.input_tokens, estimate)
         if reply.finish is Finish.REFUSED:
             raise failed(Verdict.REFUSED, f"model {model.id} refused: {reply.text[:300] or 'it gave no reason'}")
         if reply.finish is not Finish.LENGTH:

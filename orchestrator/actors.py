@@ -9,7 +9,6 @@ import gc
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -17,9 +16,10 @@ import ray
 
 from orchestrator import model_server
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Agent, Host, Models
+from orchestrator.host import Agent, Host
 from orchestrator.journal import address_of, open_journal
 from orchestrator.link import LinkDown
+from orchestrator.models import Models
 from orchestrator.observe.exporter import export
 from orchestrator.observe.logs import get_logger, to_json_lines
 from orchestrator.observe.lookout import look_out
@@ -61,7 +61,6 @@ def _untracked(method: Method) -> Method:
     return decorated
 
 
-THREADS = 64
 _MANY = 10_000  # calls that one actor may have open: links have one each, and drivers wait in long polls
 
 
@@ -229,6 +228,9 @@ class CoordinatorActor:
     async def begun(self, run: str) -> bytes | None:
         return await (await self._ready()).begun(run)
 
+    async def limits_money(self, user: str) -> bool:
+        return await (await self._ready()).limits_money(user)
+
     @_untracked
     async def deliver(self, host: str, batch: bytes) -> int:
         # Not through _ready: a host may deliver only after it was attached, and start() waits for hosts.
@@ -242,6 +244,14 @@ class CoordinatorActor:
     @_untracked
     async def get_blob(self, digest: str) -> bytes:
         return await (await self._ready()).get_blob(digest)
+
+    @_untracked
+    async def kept(self, run: str, name: str, shared: bool) -> str | None:
+        return await (await self._ready()).kept(run, name, shared)
+
+    @_untracked
+    async def keep(self, run: str, name: str, said: str, seconds: float, shared: bool) -> None:
+        await (await self._ready()).keep(run, name, said, seconds, shared)
 
     async def submit(self, run: str, request: bytes) -> None:
         await (await self._ready()).submit(run, request)
@@ -299,8 +309,6 @@ class HostActor:
         return f"Host({self._label})"
 
     async def attach(self, coordinator: str, handle: ActorHandle, born: int, wanted: list[Place]) -> tuple[Any, ...]:
-        # Blocking tools and functions wait in threads: more of them than cores.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="tools"))
         self._lookout = self._lookout or asyncio.create_task(look_out(self._host.at_work, self._show), name="lookout")
         self._orphaned = self._orphaned or asyncio.create_task(self._end_orphaned(), name="orphaned")
         self._heard = time.monotonic()

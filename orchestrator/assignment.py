@@ -13,9 +13,10 @@ def assignment(state: RunState, item: Dispatch, history: tuple[bytes, ...]) -> A
     me = state.tasks[item.task]
     names = list(refs(me.task.input)) if isinstance(me.task.input, (dict, list, tuple)) else []
     asked, inputs = me.task.input, {name: state.tasks[name].output for name in names}
-    if me.fallen and state.request.team.roles[me.task.role].told:
+    if me.hands and state.request.team.roles[me.task.role].told:
+        why = next(one.failure for one in reversed(me.fallen) if one.to.kind == "role")
         asked = {"input": asked, "failure": ref(FAILURE)}
-        inputs[FAILURE] = Value(inline=me.fallen[-1].failure.model_dump(mode="json"))
+        inputs[FAILURE] = Value(inline=why.model_dump(mode="json"))
     return Assign(
         task=item.task,
         attempt=item.attempt,
@@ -28,5 +29,6 @@ def assignment(state: RunState, item: Dispatch, history: tuple[bytes, ...]) -> A
         depth=me.depth,
         history=history,
         first=me.first,
+        conclude=me.concludes,
         traceparent=state.request.traceparent,
     )

@@ -260,7 +260,10 @@ class Board:
         elif model is not None:
             team = team.with_model(model)
         limits = team.budget.model_copy(update=budget.model_dump(exclude_none=True)) if budget else team.budget
-        wrong = team.unmet(limits) or team.unkept(limits)
+        run_id, user = run_id or ids.new_run_id(), user or team.user
+        service = self.service(run_id)
+        money = limits.micros is not None or await _despite_loss(service.limits_money, user)
+        wrong = team.unmet(limits.model_copy(update={"micros": 0}) if money else limits) or team.unkept(limits)
         if wrong:
             raise BadInput(wrong[0])
         goal = to_jsonable_python(goal)
@@ -268,13 +271,11 @@ class Board:
         spec = team.spec()
         await self._runtime.prepare(spec)
         packed_plan = None if plan is None else plan.model_dump(exclude_defaults=True)
-        run_id = run_id or ids.new_run_id()
-        service = self.service(run_id)
         kept_plan, code_ref = await asyncio.gather(_keep(service, packed_plan), self._code(service, team))
         request = m.RunRequested(
             team=spec,
             goal=goal,
-            user=user or team.user,
+            user=user,
             budget=limits,
             reserve=team.reserve,
             plan=kept_plan if plan else None,

@@ -14,9 +14,10 @@ from agents.at_work import Context
 from agents.role import Role
 from agents.tool import Tool, ToolResult
 from orchestrator.code import Roles
-from orchestrator.host import Host, Models
+from orchestrator.host import Host
 from orchestrator.journal.port import Entry, Journal
 from orchestrator.link import LinkDown, open_parcel
+from orchestrator.models import Models
 from orchestrator.scheduler import EVERY
 from orchestrator.sides import Attached, CoordinatorSide, Place
 from protocols import codec
@@ -199,7 +200,7 @@ class _Wire:
 
     def __init__(self, side: CoordinatorSide, host: MortalHost, unrest: Unrest) -> None:
         self._side, self._host, self._unrest = side, host, unrest
-        self.put_blob, self.get_blob = side.put_blob, side.get_blob
+        self.put_blob, self.get_blob, self.keep, self.kept = side.put_blob, side.get_blob, side.keep, side.kept
 
     async def deliver(self, host: str, batch: bytes, label: str = "") -> int:
         """See ``CoordinatorSide``."""

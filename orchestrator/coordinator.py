@@ -101,6 +101,8 @@ class Coordinator:
         if self._pools is not None:
             self._tasks.append(asyncio.create_task(self._adjust(self._pools), name="pools"))
         self._tasks.append(asyncio.create_task(self._mend(), name="mending"))
+        if own:
+            self._turnstile.rest()
         for side in self._hosts:
             self._roster.add(side)
         await self._roster.ready()
@@ -149,9 +151,8 @@ class Coordinator:
             if await asyncio.to_thread(lambda: list(self._journal.read(run, 0, 1))):
                 raise BadInput(f"run {run!r} exists already; resume it, or choose another id")
             epoch = await asyncio.to_thread(self._journal.claim, run, self._owner)
-            at = now()
+            opening, at = await self._purse.opening(message.user), now()
             self._runs[run] = LiveRun(reducer.begin(run, at, message), epoch)
-            opening = await self._purse.opening(message.user)
             await self._put([_Item(run, at, message, request), *(_Item(run, at, one, None) for one in opening)])
 
     async def resume(self, run: str) -> None:
@@ -166,12 +167,13 @@ class Coordinator:
             raise BadInput(f"there is no run {run!r} in this journal; `callboard runs` lists those there are")
         epoch = row.epoch if row.ended else await asyncio.to_thread(self._journal.claim, run, self._owner)
         state = await asyncio.to_thread(replay, self._journal, run)
+        reopening = () if state.act is Act.ENDED else await self._purse.reopening(state)
         self._runs[run] = here = LiveRun(state, epoch)
         if state.act is Act.ENDED:
             here.finish()
             return
         # In one batch: nothing is dispatched between taking the run up and what follows.
-        await self._say(run, m.RunResumed(epoch=epoch), *await self._purse.reopening(state), *then)
+        await self._say(run, m.RunResumed(epoch=epoch), *reopening, *then)
         await self._purse.align(here)
         self._execution.set_deadline(here)
 
@@ -221,6 +223,18 @@ class Coordinator:
         """Read content."""
         return await asyncio.to_thread(self._journal.get_blob, digest)
 
+    async def kept(self, run: str, name: str, shared: bool) -> str | None:
+        """What was kept under ``name`` for the run's user, or for everyone, and is not too old."""
+        return await asyncio.to_thread(self._journal.kept, self._kept_as(run, name, shared), now())
+
+    async def keep(self, run: str, name: str, said: str, seconds: float, shared: bool) -> None:
+        """Keep something for so many seconds."""
+        at = now()
+        await asyncio.to_thread(self._journal.keep, self._kept_as(run, name, shared), said, at, at + round(seconds * 1000))
+
+    def _kept_as(self, run: str, name: str, shared: bool) -> str:
+        return name if shared else codec.digest(codec.pack_value([self._find(run).state.request.user, name]))
+
     def states(self) -> Iterator[RunState]:
         """The runs at work here."""
         return (here.state for here in self._runs.values() if here.is_at_work)
@@ -229,6 +243,10 @@ class Coordinator:
         """The packed request of a run, ``None`` when it has not begun. Nothing is taken up."""
         first = await asyncio.to_thread(self._journal.pick, run, [1])
         return first[0].body if first else None
+
+    async def limits_money(self, user: str) -> bool:
+        """Whether a limit over many runs bounds what this user's may cost: then a model without a price can't be called."""
+        return any(opening.total.micros is not None for opening in await self._purse.opening(user))
 
     def _in_hand(self) -> list[str]:
         return [name for name, run in self._runs.items() if run.is_at_work and run.joined]
@@ -370,6 +388,8 @@ class Coordinator:
         if here is None or not here.is_at_work:
             return
         first = item.message
+        if here.state.stopping is not None and isinstance(first, (m.CancelRequested, m.DeadlinePassed)):
+            return  # it is ending already
         if isinstance(first, m.RunResumed) and not here.joined:
             first, here.joined = first.model_copy(update={"kept": self._roster.having(item.run)}), True
         todo: list[tuple[m.Message, bytes | None]] = [(first, item.body)]

@@ -189,7 +189,7 @@ def _message_differs(then: ChatMessage | None, now: ChatMessage | None) -> str |
 
 def _settings_differ(then: Role, now: Role) -> Iterator[str]:
     """What else goes into a request's digest: tools, output type, choices and settings."""
-    for name in ("max_output_tokens", "temperature"):
+    for name in ("max_output_tokens", "temperature", "context"):
         if getattr(then, name) != getattr(now, name):
             yield f"{name} was {getattr(then, name)} and is {getattr(now, name)}"
     for name in then.toolbox.keys() | now.toolbox.keys():

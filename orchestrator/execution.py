@@ -15,8 +15,8 @@ from protocols import codec
 from protocols import messages as m
 from protocols.failures import Verdict
 
-STOP_SECONDS = 5.0
-"""A stopped task that has not ended after this long is given up."""
+STOP_SECONDS = 2.0
+"""Stopped tasks of which none has ended for this long are given up."""
 
 Say = Callable[[str, m.Message], None]
 """Puts a message into a run, to be stored and folded with the next batch."""
@@ -43,18 +43,22 @@ class Execution:
         elif isinstance(message, m.AllowanceAsked):
             self._purse.ask(here)
         elif isinstance(message, m.TaskClosed):
-            self._roster.stop_task(here.state.run, message.task, Verdict.CANCELLED)
+            if self._roster.stop_task(here.state.run, message.task, Verdict.CANCELLED):
+                self._give_up_later(here.state.run, message.task)
         elif isinstance(message, m.ReviewAsked):
             decide = f"callboard review {here.state.run} {message.task}"
             log.warning("a task waits for a person", run=here.state.run, task=message.task, why=message.message, decide=decide)
         elif isinstance(message, m.RunRequested):
             self.set_deadline(here)
-        elif isinstance(message, (m.CancelRequested, m.DeadlinePassed)):
-            self._roster.stop_run(here.state.run, Verdict.DEADLINE if isinstance(message, m.DeadlinePassed) else Verdict.CANCELLED)
-            asyncio.get_running_loop().call_later(STOP_SECONDS, self._give_up, here.state.run)
+        elif isinstance(message, (m.CancelRequested, m.DeadlinePassed, m.RunResumed)):
+            if here.state.stopping is not None:
+                self._roster.stop_run(here.state.run, here.state.stopping.verdict)
+                self._give_up_later(here.state.run)
         elif isinstance(message, (m.PauseRequested, m.ContinueRequested)):
             self._roster.hold(here.state.run, here.state.paused)
         elif isinstance(message, m.RunEnded):
+            if here.state.paused:
+                self._roster.hold(here.state.run, False)
             await self._purse.finish(here)
             self._finished(here)
 
@@ -90,7 +94,16 @@ class Execution:
     def _deadline(self, run: str) -> None:
         self._say(run, m.DeadlinePassed())
 
-    def _give_up(self, run: str) -> None:
-        """What has not stopped by now is lost."""
-        for host, left in self._roster.give_up(run):
+    def _give_up_later(self, run: str, task: str | None = None) -> None:
+        asyncio.get_running_loop().call_later(STOP_SECONDS, self._give_up, run, task, self._left(run, task))
+
+    def _left(self, run: str, task: str | None) -> int:
+        return sum(task in (None, name) for name, _ in self._roster.having(run))
+
+    def _give_up(self, run: str, task: str | None, before: int) -> None:
+        """What has not stopped by now is lost, unless many are at it still."""
+        if 0 < self._left(run, task) < before:
+            self._give_up_later(run, task)
+            return
+        for host, left in self._roster.give_up(run, task):
             self._say(run, m.AttemptsLost(host=host, tasks=left))

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import traceback
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -11,10 +10,11 @@ import structlog
 
 from agents.loop import work
 from agents.models.port import Model
-from agents.role import Role
 from orchestrator import code
 from orchestrator.code import Roles
+from orchestrator.keepsakes import Keepsakes
 from orchestrator.link import Inbox, LinkDown, Outbox, now, open_parcel
+from orchestrator.models import Models
 from orchestrator.observe.logs import get_logger
 from orchestrator.permits import Permits, Turn
 from orchestrator.pieces import Pieces
@@ -31,57 +31,15 @@ from protocols.trust import Origin
 INLINE = 8_000
 """An output of more packed bytes than this goes to the blob store and travels by digest."""
 
+LEAVE_SECONDS = 2.0
+"""How long a host waits for agents that it drops; those that catch their cancelling are left to themselves."""
+
 ASK_SECONDS = 0.2
 """How long a host waits before it asks again a coordinator that did not answer."""
 
 T = TypeVar("T")
 
 log = get_logger("host")
-
-
-_sharers: Counter[int] = Counter()  # by the identity of a model object of the user's, how many ``Models`` of this process use it
-
-
-class Models:
-    """The models of one host: each id is made once, when the first role asks for it; objects that roles carry are used as they are."""
-
-    def __init__(self, connect: Callable[[str], Any] | None = None) -> None:
-        """``connect`` says, for the id of an embedded model, how its server is reached; without it one runs in this process."""
-        self._connect = connect
-        self._made: dict[str, Model] = {}
-        self._given: dict[int, Model] = {}
-
-    def get(self, role: Role) -> Model | None:
-        """The model of ``role``; raises ``BadInput`` for one that does not exist."""
-        return None if role.model is None else self._find(role.model)
-
-    def fallbacks(self, role: Role) -> list[Model]:
-        """The models that take over from it; raises ``BadInput`` as ``get`` does."""
-        return [self._find(model) for model in role.fallback_models]
-
-    def _find(self, model: str | Model) -> Model:
-        if not isinstance(model, str):
-            if id(model) not in self._given:
-                self._given[id(model)] = model
-                _sharers[id(model)] += 1
-            return model
-        if model not in self._made:
-            from agents.models.registry import resolve as find
-
-            self._made[model] = find(model, connect=self._connect(model) if self._connect else None)
-        return self._made[model]
-
-    async def aclose(self) -> None:
-        """Close them all, but for those that another host of this process still uses."""
-        done, self._made = list(self._made.values()), {}
-        given, self._given = self._given, {}
-        for key, model in given.items():
-            _sharers[key] -= 1
-            if not _sharers[key]:
-                del _sharers[key]
-                done.append(model)
-        for model in done:
-            await model.aclose()
 
 
 class Host:
@@ -180,7 +138,8 @@ class Host:
             self._pump.cancel()
             tasks.append(self._pump)
             self._pump = None
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
 
     def _take(self, run: str, message: m.Message) -> None:
         if isinstance(message, m.Assign):
@@ -264,12 +223,12 @@ class Host:
             del self._at_work[agent.run, agent.task]
 
 
-class Agent:
+class Agent(Keepsakes):
     """One attempt at one task, and the desk it works at."""
 
     __slots__ = (
-        "_answers", "_asks", "_history", "_left", "_pieces", "_stop", "_used",
-        "assign", "attempt", "began", "first", "host", "label", "run", "task", "task_handle",
+        "_answers", "_asks", "_history", "_left", "_over", "_pieces", "_stop", "_used",
+        "assign", "attempt", "began", "host", "label", "run", "task", "task_handle",
     )  # fmt: skip
 
     def __init__(self, host: Host, run: str, assign: m.Assign) -> None:
@@ -278,7 +237,6 @@ class Agent:
         self.assign = assign
         self.task = assign.task
         self.attempt = assign.attempt
-        self.first = assign.first
         self.began = now()
         self.task_handle: asyncio.Task[None] | None = None
         self._left: Amount = amount(assign.lease) if assign.lease else ZERO
@@ -286,6 +244,7 @@ class Agent:
         self._asks = 0
         self._answers: dict[tuple[str, int], asyncio.Future[m.Message]] = {}
         self._stop: Failure | None = None
+        self._over = False
         self._pieces: Pieces | None = None
         self.label = f"{run} / {assign.role} / {assign.task}"
         self._history: dict[int, tuple[m.Message, ...]] = {}
@@ -301,8 +260,7 @@ class Agent:
         """Take an answer, or stop."""
         if isinstance(message, m.StopTask):
             self._stop = Failure(verdict=Verdict(message.verdict), message="stopped by the coordinator")
-            if self.task_handle is not None:
-                self.task_handle.cancel()
+            self._end()
         elif isinstance(message, (m.LeaseGranted, m.LeaseDenied)):
             self._answer(("lease", message.ask), message)
         elif isinstance(message, m.SubtasksEnded):
@@ -318,8 +276,13 @@ class Agent:
         self._stop = None
         if self._pieces is not None:
             self._pieces.drop()
+        self._end()
+
+    def _end(self) -> None:
+        """Cancel the work. It makes no call after this, whatever its tools catch, and says how it ended even when it has not begun."""
+        self._over = True
         if self.task_handle is not None:
-            self.task_handle.cancel()
+            asyncio.get_running_loop().call_soon(self.task_handle.cancel)
 
     # the work
 
@@ -349,6 +312,8 @@ class Agent:
         self.host.done(self)
 
     async def _result(self) -> tuple[m.Value | None, Failure | None]:
+        if self._over:
+            raise asyncio.CancelledError
         try:
             role = (await self.host.roles(self.assign.team))[self.assign.role]
             value = self.assign.input
@@ -376,6 +341,8 @@ class Agent:
         return self._history.get(step, ())
 
     async def afford(self, need: Usage, *, final: bool = True) -> None:
+        if self._over:
+            raise asyncio.CancelledError
         await self.host.released(self.run)
         await self.host.outbox.room()
         if not self.assign.limited:

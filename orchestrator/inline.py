@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from orchestrator.code import Roles
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Host, Models
+from orchestrator.host import Host
 from orchestrator.journal import open_journal
 from orchestrator.journal.port import Journal
+from orchestrator.models import Models
 from orchestrator.scheduler import EVERY
 from protocols.team import TeamSpec
 

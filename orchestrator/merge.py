@@ -4,9 +4,9 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from agents.role import Role
@@ -18,13 +18,13 @@ FAN_IN = 32
 T = TypeVar("T")
 
 
-class Part(BaseModel, Generic[T]):
+@dataclass(frozen=True)
+class Part(Generic[T]):
     """An item of a merge that wants to know what is missing: one whose function or role takes ``list[Part[...]]``.
 
     A part that ``failed`` has no value, and ``failure`` says why; of one by a ``fallback`` it says why the role before it failed.
     """
 
-    model_config = ConfigDict(extra="forbid")
     task: str
     role: str
     standing: Literal["done", "fallback", "failed"] = "done"
@@ -53,9 +53,8 @@ def only() -> Merge:
 def reduce(function: Callable[[list[Any]], Any], fan_in: int = FAN_IN) -> Merge:
     """Results folded by ``function(list) -> value``, at most ``fan_in`` at a time, and the values that gives again, until one is left.
 
-    The list has the type that the function's parameter declares; ``list[Part[...]]`` has what failed, too. With more than ``fan_in``
-    results the function sees its own values,
-    so what it returns must be fit to be one of its items.
+    The list has the type that the function's parameter declares; one of ``Part`` holds what failed, too. With more than ``fan_in`` results
+    the function sees its own values, so what it returns must be fit to be one of its items.
     """
     _check_fan_in(fan_in)
     if not callable(function):
@@ -125,7 +124,7 @@ def _tree(node: Callable[[dict[str, Any]], Any], fan_in: int, *, labelled: bool 
 
 def _takes_parts(kind: Any) -> bool:
     items = get_args(kind)
-    return bool(items) and isinstance(items[0], type) and issubclass(items[0], Part)
+    return bool(items) and Part in (items[0], get_origin(items[0]))
 
 
 def _values(ask: dict[str, Any]) -> list[Any]:

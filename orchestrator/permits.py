@@ -124,7 +124,8 @@ class Line:
             if error.retry_after is not None:
                 self._retry_after = max(self._retry_after or 0.0, error.retry_after)
         elif isinstance(error, ModelError) and error.retryable:
-            self._failed, self._why = self._failed + 1, str(error)
+            self._lasting, self._why = False, str(error)
+            self._failed += 1
         elif error is None:
             self._succeeded += 1
         if self._lasting and self._serve(run):

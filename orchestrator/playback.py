@@ -23,9 +23,10 @@ from orchestrator import code
 from orchestrator.code import Roles
 from orchestrator.coordinator import Coordinator
 from orchestrator.divergence import Divergence, cut_short, differences, request_differs, value_differs
-from orchestrator.host import Host, Models
+from orchestrator.host import Host
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.port import Journal
+from orchestrator.models import Models
 from orchestrator.recording import RecordedTask, Recording, originals
 from orchestrator.replay import reader
 from orchestrator.scheduler import EVERY
@@ -71,13 +72,31 @@ async def play(journal: Journal, run: str, team: Team, skipped: Collection[str] 
     await coordinator.start()
     try:
         await coordinator.submit(run, codec.pack(_request(recording.request, team)))
-        while not await coordinator.wait(run, WAIT_SECONDS):
-            pass
+        await _ended(coordinator, recording)
         return player.compared(Recording(stage, run), reader(stage))
     finally:
         await coordinator.close()
         await host.close()
         stage.close()
+
+
+async def _ended(coordinator: Coordinator, recording: Recording) -> None:
+    """Wait for the end; what a person gave then is given again."""
+    after = partial = 0
+    while True:
+        news = await coordinator.watch(recording.run, after, partial, WAIT_SECONDS)
+        partial = news.partial
+        for seq, _, body in news.entries:
+            after, asked = seq, codec.unpack(body)
+            if isinstance(asked, m.RunEnded):
+                return
+            if isinstance(asked, m.ReviewAsked):
+                told = recording.tasks.get(asked.task)
+                nobody = m.ReviewDecided(task=asked.task, step=asked.step, decision=m.Decision.FAIL, note="nobody decided then")
+                try:
+                    await coordinator.decide(recording.run, codec.pack((told.decided if told else None) or nobody))
+                except BadInput:  # it does not fit today's code
+                    await coordinator.decide(recording.run, codec.pack(nobody))
 
 
 def _request(then: m.RunRequested, team: Team) -> m.RunRequested:
@@ -133,7 +152,8 @@ class Player:
         told = self._recording.tasks.get(task)
         if told is None:
             return self._differs(task, role.name, step, f"the recording has no such task of role {role.name!r}")
-        further = any(one.role == role.name and one.call.step >= step for one in told.models())
+        until = next((place for place, one in enumerate(told.fallen) if one.role == role.name), len(told.fallen))
+        further = any(one.role == role.name and one.fallen <= until and one.call.step >= step for one in told.models())
         if not further and (ended := self.ended(task, role.name)) is not None:
             return ended
         failure = told.failure_of(role.name)

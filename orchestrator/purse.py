@@ -20,7 +20,7 @@ from orchestrator.reducer.state import RunState
 from orchestrator.replay import replay
 from protocols import messages as m
 from protocols.budget import COUNTED, UNLIMITED, Amount, Limits, amount
-from protocols.failures import StaleEpoch, StorageError
+from protocols.failures import StaleEpoch, StorageError, UnknownMessage
 
 AGAIN_SECONDS = 0.5
 """How often a draw that waits for room is tried again."""
@@ -42,6 +42,7 @@ class _Pocket:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     drawing: asyncio.Task[None] | None = None
     joined: bool = False
+    waits: str = ""
 
     @property
     def account(self) -> Account:
@@ -110,8 +111,10 @@ class Purse:
             for pocket in list(self._pockets.values()):
                 try:
                     await self._renew(pocket)
-                except StorageError as error:
-                    log.warning("limits could not be settled; it is tried again", run=pocket.here.state.run, why=str(error))
+                except StaleEpoch:
+                    pocket.joined = False  # somebody else carries the run on
+                except Exception:
+                    log.exception("limits could not be settled; it is tried again", run=pocket.here.state.run)
 
     async def close(self) -> None:
         """Draw no more."""
@@ -142,8 +145,8 @@ class Purse:
                     continue
             except StaleEpoch:
                 return  # somebody else carries the run on
-            except StorageError as error:
-                log.warning("nothing can be drawn; it is tried again", run=here.state.run, why=str(error))
+            except Exception:
+                log.exception("nothing can be drawn; it is tried again", run=here.state.run)
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _is_answered(self, pocket: _Pocket, asked: m.AllowanceAsked) -> bool:
@@ -159,6 +162,9 @@ class Purse:
                 await self._say(state.run, m.AllowanceGranted(total=drawn))
                 return True
         if waits(state, asked) and (drawn.others or comes_back(state, ALLOWANCE, drawn.dimension)):
+            if drawn.others and pocket.waits != str(drawn):
+                pocket.waits = str(drawn)
+                log.info("what is left is drawn by other runs; it is waited for", run=state.run, limit=pocket.waits)
             return False
         denied = m.AllowanceDenied(task=asked.task, attempt=asked.attempt, ask=asked.ask, limit=str(drawn))
         await self._say(state.run, denied)
@@ -188,13 +194,15 @@ class Purse:
 def reclaim(journal: Journal) -> None:
     """Settle the runs that ended without it, because their coordinator died at that moment. Blocks."""
     for claim, drawn in journal.drawing():
-        row = journal.row(claim.run)
-        if row is None:  # forgotten: nobody can say any more how much of it was used
-            journal.settle(claim, drawn, None, now(), ended=True)
-        elif row.ended:
-            state = replay(journal, claim.run)
-            account = state.ledger.accounts.get(ALLOWANCE)
-            journal.settle(claim, _taken(account) if account else drawn, None, now(), ended=True)
+        row, used = journal.row(claim.run), drawn  # of a run that was forgotten nobody can say any more how much it used
+        if row is not None and not row.ended:
+            continue
+        try:
+            if row is not None and (account := replay(journal, claim.run).ledger.accounts.get(ALLOWANCE)):
+                used = _taken(account)
+            journal.settle(claim, used, None, now(), ended=True)
+        except (StorageError, UnknownMessage) as error:
+            log.error("what a run used could not be settled", run=claim.run, why=str(error))
 
 
 def _taken(account: Account) -> Amount:

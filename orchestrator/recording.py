@@ -29,17 +29,19 @@ _TOLD = {
         m.TaskEnded,
         m.TaskClosed,
         m.FellBack,
+        m.ReviewDecided,
         m.RunEnded,
     )
 }
 
 
 class Step(NamedTuple):
-    """One call of a task, the number of its entry, and the role that made it."""
+    """One call of a task, the number of its entry, the role that made it, and how often the task had fallen back by then."""
 
     seq: int
     call: m.ModelCalled | m.ToolCalled
     role: str
+    fallen: int
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class RecordedTask:
     steps: list[Step] = field(default_factory=list)
     delegated: dict[int, m.SubtasksAsked] = field(default_factory=dict)
     fallen: list[m.FellBack] = field(default_factory=list)
+    decided: m.ReviewDecided | None = None
     end: m.TaskEnded | m.TaskClosed | None = None
     closed: int = 0
 
@@ -134,13 +137,16 @@ class Recording:
                     told = self.tasks[item.task]
                     told.attempt, told.end, told.closed = item.attempt, None, 0
             case m.ModelCalled() | m.ToolCalled():
-                self.tasks[message.task].steps.append(Step(seq, message, self.tasks[message.task].role))
+                told = self.tasks[message.task]
+                told.steps.append(Step(seq, message, told.role, len(told.fallen)))
             case m.SubtasksAsked():
                 self.tasks[message.task].delegated[message.step] = message
             case m.TaskEnded() | m.TaskClosed():
                 told = self.tasks[message.task]
                 if isinstance(message, m.TaskClosed) or (message.attempt == told.attempt and told.end is None):
                     told.end, told.closed = message, seq
+            case m.ReviewDecided():
+                self.tasks[message.task].decided = message
             case m.FellBack():
                 told = self.tasks[message.task]
                 told.fallen.append(message)

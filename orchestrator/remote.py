@@ -80,10 +80,23 @@ class RemoteCoordinator:
         data: bytes = await called(self._handle.get_blob.remote(digest))
         return data
 
+    async def kept(self, run: str, name: str, shared: bool) -> str | None:
+        """See ``CoordinatorSide``."""
+        said: str | None = await called(self._handle.kept.remote(run, name, shared))
+        return said
+
+    async def keep(self, run: str, name: str, said: str, seconds: float, shared: bool) -> None:
+        """See ``CoordinatorSide``."""
+        await called(self._handle.keep.remote(run, name, said, seconds, shared))
+
     async def begun(self, run: str) -> bytes | None:
         """See ``Coordinator``."""
         request: bytes | None = await called(self._handle.begun.remote(run))
         return request
+
+    async def limits_money(self, user: str) -> bool:
+        """See ``Coordinator``."""
+        return bool(await called(self._handle.limits_money.remote(user)))
 
     async def submit(self, run: str, request: bytes) -> None:
         """See ``Coordinator``."""

@@ -106,13 +106,16 @@ class Roster:
             room[link.side.pool][name] = link.side.capacity - len(link.at_work)
         return room
 
-    def stop_task(self, run: str, task: str, verdict: Verdict) -> None:
-        """Have a task stopped, wherever it is at work."""
+    def stop_task(self, run: str, task: str, verdict: Verdict) -> bool:
+        """Have a task stopped, wherever it is at work; returns whether it is."""
+        found = False
         for link in self.links.values():
             attempt = link.at_work.get((run, task))
             if attempt is not None:
                 stop = StopTask(task=task, attempt=attempt, verdict=verdict.value)
                 link.outbox.send(run, codec.pack(stop), f"{run} / stop / {task}")
+                found = True
+        return found
 
     def stop_run(self, run: str, verdict: Verdict) -> None:
         """Have everything of a run stopped."""
@@ -130,10 +133,11 @@ class Roster:
         """What hosts have at work for a run, as (task, attempt)."""
         return tuple((task, n) for link in self.links.values() for (at_run, task), n in link.at_work.items() if at_run == run)
 
-    def give_up(self, run: str) -> Iterator[tuple[str, tuple[tuple[str, int], ...]]]:
-        """Forget what is still at work for a run: (host, ((task, attempt), ...))."""
+    def give_up(self, run: str, only: str | None = None) -> Iterator[tuple[str, tuple[tuple[str, int], ...]]]:
+        """Forget what is still at work for a run, or ``only`` one task of it: (host, ((task, attempt), ...))."""
         for name, link in self.links.items():
-            left = tuple((task, attempt) for (at_run, task), attempt in link.at_work.items() if at_run == run)
+            mine = ((task, attempt) for (at_run, task), attempt in link.at_work.items() if at_run == run)
+            left = tuple(one for one in mine if only is None or one[0] == only)
             for task, _ in left:
                 del link.at_work[run, task]
             if left:

@@ -64,7 +64,7 @@ __all__ = [
 _WHO = "rehearsal"
 _WAIT_SECONDS = 0.1  # short, because the coordinator that is asked may have been stopped
 
-Decide = Callable[[m.ReviewAsked], Decision]
+Decide = Callable[[m.ReviewAsked], Decision | str]
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ async def rehearsed(
     """Carry ``goal`` out to its end, with the faults of ``chaos``.
 
     ``model`` and ``budget`` are as for ``Team.start``. ``hosts`` is how many carry the agents. ``decide`` answers for a person whom a
-    write in doubt is shown to. ``store`` is where the journal is kept, to be read afterwards. Raises ``BadInput`` for what can't work,
-    and for a fault at a tool call that was never reached.
+    write in doubt is shown to, or who gives, as JSON, an output that an agent did not. ``store`` is where the journal is kept, to be read
+    afterwards. Raises ``BadInput`` for what can't work, and for a fault at a tool call that was never reached.
     """
     if hosts < 1 or any(fault.at_tool_call < 1 for fault in chaos):
         raise BadInput("at least one host is needed, and tool calls count from 1")
@@ -136,7 +136,7 @@ async def rehearsed(
         goal = to_jsonable_python(goal)
         plan = team.plan(goal)
         kept = None if plan is None else m.Value(inline=plan.model_dump(exclude_defaults=True))
-        request = m.RunRequested(team=team.spec(), goal=goal, user=team.user, budget=limits, plan=kept)
+        request = m.RunRequested(team=team.spec(), goal=goal, user=team.user, budget=limits, reserve=team.reserve, plan=kept)
         stage = _Stage(journal, team, chaos, hosts)
         try:
             return await stage.carry_out(request, decide or (lambda asked: Decision.FAIL))
@@ -206,7 +206,11 @@ class _Stage:
                 message = codec.unpack(body)
                 messages.append(message)
                 if isinstance(message, m.ReviewAsked):
-                    decided = m.ReviewDecided(task=message.task, step=message.step, decision=decide(message), user=_WHO)
+                    said = decide(message)
+                    decision, result = (said, None) if isinstance(said, Decision) else (Decision.DONE, said)
+                    if message.kind is m.ReviewKind.FALLBACK and result is None and decision is not Decision.FAIL:
+                        raise BadInput(f"task {message.task!r} waits for its output; let decide return it, as JSON")
+                    decided = m.ReviewDecided(task=message.task, step=message.step, decision=decision, result=result, user=_WHO)
                     await asyncio.to_thread(self._journal.post, self._run, codec.pack(decided))
                 if isinstance(message, m.RunEnded):
                     break

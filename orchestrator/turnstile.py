@@ -15,6 +15,9 @@ from protocols.team import TeamSpec
 
 log = get_logger("turnstile")
 
+REST_SECONDS = 1.0
+"""So long nobody has a turn after another coordinator has gone: what it let hosts begin must be heard of first."""
+
 
 class Turnstile:
     """One throttle a model that hosts report calls of. With several coordinators each has its ``share`` of declared limits."""
@@ -22,8 +25,13 @@ class Turnstile:
     def __init__(self, links: Mapping[str, Link], share: float = 1.0) -> None:
         """``links`` are the hosts that are attached."""
         self._links, self._share = links, share
+        self._rests_until = 0.0
         self._throttles: dict[str, Throttle] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def rest(self) -> None:
+        """Another coordinator gave turns until now."""
+        self._rests_until = time.monotonic() + REST_SECONDS
 
     def hear(self, host: str, said: CallsReported, teams: Iterable[TeamSpec]) -> None:
         """Take a report, if it is of the link that the host has now. The strictest limits that these teams declare hold."""
@@ -31,7 +39,7 @@ class Turnstile:
             return
         throttle = self._throttles.get(said.model)
         if throttle is None:
-            throttle = self._throttles[said.model] = Throttle(said.model, self._share)
+            throttle = self._throttles[said.model] = Throttle(said.model, self._share, paused_until=self._rests_until)
         now = time.monotonic()
         throttle.declare(strictest(team.throttles[said.model] for team in teams if said.model in team.throttles), now)
         before = throttle.window, throttle.open_until

@@ -53,10 +53,20 @@ class Choice(Record):
     baseline: tuple[str, ...] = ()
 
 
+class Cut(Record):
+    """Earlier messages of a conversation that no longer go into the model's context, about ``tokens`` tokens: ``left_out`` of a request,
+    ``summarised`` in it, or what a ``summary`` is asked of."""
+
+    messages: int
+    tokens: int
+    how: Literal["left_out", "summarised", "summary"] = "left_out"
+
+
 class ModelRequest(Record):
     """One model call. With ``choice`` set the model scores and does not generate; ``messages`` may then be empty.
 
-    ``digest`` names the whole request, and ``place`` is where it is made, task and step; neither goes to a provider.
+    ``digest`` names the whole request, ``place`` is where it is made, task and step, and ``cut`` what it does not show; none of them
+    goes to a provider.
     """
 
     messages: tuple[ChatMessage, ...] = ()
@@ -68,6 +78,7 @@ class ModelRequest(Record):
     seed: int | None = None
     digest: str = ""
     place: tuple[str, int] | None = None
+    cut: Cut | None = None
 
 
 class Finish(StrEnum):

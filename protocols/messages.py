@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from protocols.budget import NOTHING, UNLIMITED, Limits, Usage
-from protocols.chat import ChatMessage, ModelReply, ToolCall
+from protocols.chat import ChatMessage, Cut, ModelReply, ToolCall
 from protocols.failures import Failure
 from protocols.plan import Task
 from protocols.record import Record
@@ -92,7 +92,8 @@ class ModelCalled(Message):
     """A model call that ended. ``step`` is its ordinal in the task; ``said`` are the messages that this call added to the
     conversation and that no other entry holds; ``request`` is the digest of the whole request. ``priced`` says whether the model has a
     price, so whether ``usage.micros`` is what the call cost; ``None`` where that was not recorded yet (schema 1). ``then`` names the model
-    that takes over from the next step on."""
+    that takes over from the next step on. A ``cached`` reply is one that was kept of an equal request: nobody was asked.
+    ``cut`` is what of the conversation the request did not show, because it did not fit the model's context."""
 
     task: str
     attempt: int
@@ -105,6 +106,8 @@ class ModelCalled(Message):
     usage: Usage = NOTHING
     priced: bool | None = None
     then: str = ""
+    cached: bool = False
+    cut: Cut | None = None
     began: int = 0
     ended: int = 0
 
@@ -122,7 +125,8 @@ class ToolIntended(Message):
 
 class ToolCalled(Message):
     """A tool call that ended: ``content`` is the result as the model sees it. All tries are records of one step: ``again`` says that
-    another follows. ``settled`` says who knew how a call in doubt had ended, where this attempt made none: reconcile or review."""
+    another follows. ``settled`` says who knew how a call in doubt had ended, where this attempt made none: reconcile or review;
+    or that a pure tool's result was kept of an equal call: cache."""
 
     task: str
     attempt: int
@@ -351,6 +355,7 @@ class Assign(Message):
     depth: int = 0
     history: tuple[bytes, ...] = ()
     first: int = 0
+    conclude: bool = False
     traceparent: str | None = None
 
 

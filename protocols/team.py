@@ -47,11 +47,12 @@ class Resources(Record):
 class FallbackSpec(Record):
     """Who takes over what a role failed at with one of ``verdicts``; none are all that no other fallback of the role names.
 
-    ``kind`` says who: ``role`` of the team; a fixed ``answer`` (JSON); or a person, who reads ``question`` and gives the output.
+    ``kind`` says who: ``role`` of the team; a fixed ``answer`` (JSON); a person, who reads ``question`` and gives the output; or the role
+    itself, which is told to conclude from what it has.
     """
 
     verdicts: tuple[Verdict, ...] = ()
-    kind: Literal["role", "answer", "person"] = "role"
+    kind: Literal["role", "answer", "person", "conclude"] = "role"
     role: str | None = None
     answer: Any = None
     question: str = ""
@@ -59,7 +60,13 @@ class FallbackSpec(Record):
     @property
     def who(self) -> str:
         """Whoever takes over, in words."""
-        return {"role": f"role {self.role}", "answer": "a fixed answer", "person": "a person"}[self.kind]
+        words = {"answer": "a fixed answer", "person": "a person", "conclude": "itself, told to conclude"}
+        return words.get(self.kind) or f"role {self.role}"
+
+    @property
+    def by_host(self) -> bool:
+        """Whether an agent does it, and not a person or nobody."""
+        return self.kind in ("role", "conclude")
 
 
 class RoleSpec(Record):

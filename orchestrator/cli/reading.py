@@ -124,6 +124,10 @@ def _shown(summary: "RunSummary", found: "Report") -> "list[RenderableType]":
         cells = [f"{cell:,}" if isinstance(cell, int) else cell for cell in (*numbers, used.tokens)]
         costs.add_row(clean(name), *cells, money(used.micros))
     parts += [Text(), costs]
+    for name, role in summary.roles.items():
+        if role.cut:
+            told = f"  {clean(name)}: {role.cut:,} of its model calls did not show the whole conversation, to fit the model's context"
+            parts.append(Text(told, "yellow"))
     for name, usage in summary.models.items():
         parts.append(Text(f"  {clean(name)}: {usage.model_calls:,} calls, {usage.tokens:,} tokens, {money(usage.micros)}", "dim"))
     failed = [line for line in found.tasks if line.failure and line.status == "failed"]

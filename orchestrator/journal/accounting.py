@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from orchestrator.journal.allowances import FRESH_MS, Claim, Limit, Short, Standing, Window, accounts_of, hour, hours
+from orchestrator.journal.allowances import FRESH_MS, Claim, Limit, Short, Standing, Window, accounts_of, hour, hours, user_of
+from orchestrator.ledger import minus, plus
 from protocols.budget import COUNTED, ZERO, Amount, Limits
 from protocols.failures import BadInput, StaleEpoch
 
@@ -32,7 +33,24 @@ ACCOUNTS = (
 _SPEND = f"INSERT INTO spent (account, hour, {_NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (account, hour) DO UPDATE SET " + ", ".join(
     f"{name} = spent.{name} + excluded.{name}" for name in COUNTED
 )
-_SUMS = ", ".join(f"CAST(coalesce(sum({name}), 0) AS BIGINT)" for name in COUNTED)
+
+
+def _sum(amount: str) -> str:
+    """The sum of a column, or of what stands for one; zero of no rows."""
+    return f"CAST(coalesce(sum({amount}), 0) AS BIGINT)"
+
+
+_SPENT = f"SELECT {', '.join(_sum(name) for name in COUNTED)} FROM spent WHERE account = ? AND hour >= ? AND hour < ?"
+_RESERVED = [f"CASE WHEN drawn_{name} > used_{name} THEN drawn_{name} - used_{name} ELSE 0 END" for name in COUNTED]
+_FRESH = "heard > ?"
+_COLUMNS = ", ".join(  # of several runs: what is reserved, what of it may come back, and how many of them are at work
+    (
+        *(_sum(amount) for amount in _RESERVED),
+        *(_sum(f"CASE WHEN {_FRESH} AND waiting = 0 THEN {amount} ELSE 0 END") for amount in _RESERVED),
+        _sum(f"CASE WHEN {_FRESH} THEN 1 ELSE 0 END"),
+    )
+)
+_OTHERS = f"SELECT {_COLUMNS} FROM draws WHERE run <> ? AND hour >= ? AND hour < ?"
 
 
 class _Drawing(NamedTuple):
@@ -75,25 +93,24 @@ class Accounting:
     def limits(self, account: str | None = None) -> list[Limit]:
         """See ``Allowances.limits``."""
         with self._accounting() as ask:
-            return [one for one in _limits(ask) if account in (None, one.account)]
+            return _limits(ask, account)
 
     def draw(self, claim: Claim, used: Amount, held: Amount, need: Amount, most: int, at: int, *, idle: bool = False) -> Limits | Short:
         """See ``Allowances.draw``."""
         with self._accounting() as ask:
-            drawing = {one.run: one for one in _drawing(ask)}
-            me = _mine(drawing, claim)
+            me = _mine(ask, claim)
             if me is None:
                 raise _stale(claim)
-            limits = _limits_on(ask, claim.user)
+            limits = _limits(ask, *accounts_of(claim.user))
             me = _use(ask, me, used, limits)._replace(epoch=claim.epoch, heard=at)
-            book = _Book(ask, [one for run, one in drawing.items() if run != claim.run], at)
             fits, shorts = most, []
             for limit in limits:
-                for place, free in book.free(limit, me):
+                taken = _taken(ask, limit, me, at)
+                for place, free in _free(limit, taken.amount):
                     times = _times(me, held[place], need[place], place, free, moved=me.hour != hour(at))
                     if times < 1:
-                        shorts.append(Short(limit.account, limit.window, place, book.may_come(limit, place)))
-                    fits = min(fits, max(times // book.sharers(limit), 1))
+                        shorts.append(Short(limit.account, limit.window, place, taken.coming[place] > 0))
+                    fits = min(fits, max(times // taken.parts, 1))
             if shorts:
                 short = min(shorts, key=lambda one: one.others)  # what can't come back at all comes first
                 _keep(ask, me._replace(waiting=idle and short.others))
@@ -107,83 +124,63 @@ class Accounting:
     def join(self, claim: Claim, used: Amount, at: int) -> None:
         """See ``Allowances.join``."""
         with self._accounting() as ask:
-            me = _mine({one.run: one for one in _drawing(ask)}, claim)
-            me = me or _Drawing(claim.run, claim.user, claim.epoch, hour(at), at, False, used, used)
+            me = _mine(ask, claim) or _Drawing(claim.run, claim.user, claim.epoch, hour(at), at, False, used, used)
             _keep(ask, me._replace(epoch=claim.epoch))
 
     def settle(self, claim: Claim, used: Amount, drawn: Amount | None, at: int, *, ended: bool = False) -> bool:
         """See ``Allowances.settle``."""
         with self._accounting() as ask:
-            drawing = {one.run: one for one in _drawing(ask)}
-            me = _mine(drawing, claim)
+            me = _mine(ask, claim)
             if me is None:
                 return False
-            limits = _limits_on(ask, claim.user)
+            limits = _limits(ask, *accounts_of(claim.user))
             me = _use(ask, me, used, limits)
             if ended:
                 ask("DELETE FROM draws WHERE run = ?", (claim.run,))
                 return False
             me = me._replace(epoch=claim.epoch, heard=at, drawn=me.drawn if drawn is None else _each(min, me.drawn, drawn))
-            others = [one for run, one in drawing.items() if run != claim.run]
             if me.hour != hour(at):
-                book = _Book(ask, others, at)
-                if all(me.reserved[place] <= free for limit in limits for place, free in book.free(limit, me)):
+                free = (one for limit in limits for one in _free(limit, _taken(ask, limit, me, at).amount))
+                if all(me.reserved[place] <= left for place, left in free):
                     me = me._replace(hour=hour(at))
             _keep(ask, me)
-            return any(one.waiting and at - one.heard < FRESH_MS for one in others)
+            waiting = f"SELECT count(*) FROM draws WHERE waiting = 1 AND run <> ? AND {_FRESH}"
+            return bool(ask(waiting, (claim.run, at - FRESH_MS))[0][0])
 
     def standings(self, at: int, account: str | None = None) -> list[Standing]:
         """See ``Allowances.standings``."""
         with self._accounting() as ask:
-            book = _Book(ask, list(_drawing(ask)), at)
-            return [book.standing(one) for one in _limits(ask) if account in (None, one.account)]
+            return [_standing(ask, one, at) for one in _limits(ask, account)]
 
     def drawing(self) -> list[tuple[Claim, Amount]]:
         """See ``Allowances.drawing``."""
         with self._accounting() as ask:
-            return [(Claim(one.run, one.user, one.epoch), one.drawn) for one in _drawing(ask)]
+            found = map(_drawing, ask("SELECT * FROM draws ORDER BY run", ()))
+            return [(Claim(one.run, one.user, one.epoch), one.drawn) for one in found]
 
 
-class _Book:
-    """What the runs ``drawing``, and all before them, leave of limits at one moment."""
+class _Taken(NamedTuple):
+    """What counts against a limit but for one run's reservation, what of that may come back, and into how many ``parts`` the rest goes:
+    one for each run at work, and one for who comes next."""
 
-    def __init__(self, ask: Ask, drawing: Sequence[_Drawing], at: int) -> None:
-        self._ask, self._drawing, self._at = ask, drawing, at
+    amount: Amount
+    coming: Amount
+    parts: int
 
-    def free(self, limit: Limit, me: _Drawing) -> Iterator[tuple[int, int]]:
-        """By limited dimension, what one more run may have reserved."""
-        taken = me.used if limit.window is Window.RUN else _each(lambda a, b: a + b, self._spent(limit), self._reserved(limit))
-        for place, name in enumerate(COUNTED):
-            most = getattr(limit.limits, name)
-            if most is not None:
-                yield place, most - taken[place]
 
-    def may_come(self, limit: Limit, place: int) -> bool:
-        """Whether a run at work, that waits for nobody, may give some back."""
-        return any(one.reserved[place] and not one.waiting and self._at - one.heard < FRESH_MS for one in self._in(limit))
+def _taken(ask: Ask, limit: Limit, me: _Drawing, at: int) -> _Taken:
+    if limit.window is Window.RUN:
+        return _Taken(me.used, ZERO, 1)
+    reserved, coming, at_work = _others(ask, limit, me.run, at)
+    return _Taken(plus(_spent(ask, limit, at), reserved), coming, 2 + at_work)
 
-    def sharers(self, limit: Limit) -> int:
-        """Among how many parts what is left is divided: one for each run at work, and one for who comes next."""
-        return 1 if limit.window is Window.RUN else 2 + sum(self._at - one.heard < FRESH_MS for one in self._in(limit))
 
-    def standing(self, limit: Limit) -> Standing:
-        """What counts against a limit."""
-        if limit.window is Window.RUN:
-            return Standing(limit, ZERO, ZERO, None)
-        until = None if limit.window is Window.TOTAL else hours(limit.window, self._at)[1] * 3_600_000
-        return Standing(limit, self._spent(limit), self._reserved(limit), until)
-
-    def _in(self, limit: Limit) -> Iterator[_Drawing]:
-        first, behind = hours(limit.window, self._at)
-        if limit.window is not Window.RUN:
-            yield from (one for one in self._drawing if limit.account in accounts_of(one.user) and first <= one.hour < behind)
-
-    def _spent(self, limit: Limit) -> Amount:
-        asked = f"SELECT {_SUMS} FROM spent WHERE account = ? AND hour >= ? AND hour < ?"
-        return _amount(self._ask(asked, (limit.account, *hours(limit.window, self._at)))[0])
-
-    def _reserved(self, limit: Limit) -> Amount:
-        return _each(lambda *all_: sum(all_), ZERO, ZERO, *(one.reserved for one in self._in(limit)))
+def _free(limit: Limit, taken: Amount) -> Iterator[tuple[int, int]]:
+    """By limited dimension, what one more run may have reserved."""
+    for place, name in enumerate(COUNTED):
+        most = getattr(limit.limits, name)
+        if most is not None:
+            yield place, most - taken[place]
 
 
 def _times(me: _Drawing, held: int, need: int, place: int, free: int, *, moved: bool) -> int:
@@ -193,17 +190,37 @@ def _times(me: _Drawing, held: int, need: int, place: int, free: int, *, moved: 
     return max(free - held, 0) // need if need else 1 << 60
 
 
+def _standing(ask: Ask, limit: Limit, at: int) -> Standing:
+    if limit.window is Window.RUN:
+        return Standing(limit, ZERO, ZERO, None)
+    until = None if limit.window is Window.TOTAL else hours(limit.window, at)[1] * 3_600_000
+    return Standing(limit, _spent(ask, limit, at), _others(ask, limit, "", at)[0], until)
+
+
+def _spent(ask: Ask, limit: Limit, at: int) -> Amount:
+    return _amount(ask(_SPENT, (limit.account, *hours(limit.window, at)))[0])
+
+
+def _others(ask: Ask, limit: Limit, run: str, at: int) -> tuple[Amount, Amount, int]:
+    """What all runs but one have reserved in the window, what of it may come back, and how many of them are at work."""
+    values: list[Any] = [*[at - FRESH_MS] * 6, run, *hours(limit.window, at)]
+    user = user_of(limit.account)
+    found = ask(_OTHERS if user is None else f"{_OTHERS} AND name = ?", values if user is None else [*values, user])[0]
+    return _amount(found[:5]), _amount(found[5:10]), found[10]
+
+
 def _use(ask: Ask, me: _Drawing, used: Amount, limits: Iterable[Limit]) -> _Drawing:
     """Count what was used since, in the window in which it was reserved, on the accounts that have limits."""
-    more = _each(lambda now, then: now - then, used, me.used)
+    more = minus(used, me.used)
     if any(more):
         for account in {limit.account for limit in limits}:
             ask(_SPEND, (account, me.hour, *more))
     return me._replace(used=used)
 
 
-def _mine(drawing: dict[str, _Drawing], claim: Claim) -> _Drawing | None:
-    me = drawing.get(claim.run)
+def _mine(ask: Ask, claim: Claim) -> _Drawing | None:
+    found = ask("SELECT * FROM draws WHERE run = ?", (claim.run,))
+    me = _drawing(found[0]) if found else None
     if me is not None and me.epoch > claim.epoch:
         raise _stale(claim)
     return me
@@ -213,18 +230,16 @@ def _stale(claim: Claim) -> StaleEpoch:
     return StaleEpoch(f"run {claim.run} does not draw at epoch {claim.epoch}: it has ended, or another coordinator carries it on")
 
 
-def _limits_on(ask: Ask, user: str) -> list[Limit]:
-    return [one for one in _limits(ask) if one.account in accounts_of(user)]
+def _limits(ask: Ask, *accounts: str | None) -> list[Limit]:
+    """The limits of these accounts, or of all."""
+    found = ask(f"SELECT account, span, {_NAMES} FROM limits ORDER BY account, span", ())
+    rows = (row for row in found if accounts == (None,) or row[0] in accounts)
+    return [Limit(account, Window(span), Limits(**dict(zip(COUNTED, values, strict=True)))) for account, span, *values in rows]
 
 
-def _limits(ask: Ask) -> Iterator[Limit]:
-    for account, span, *values in ask(f"SELECT account, span, {_NAMES} FROM limits ORDER BY account, span", ()):
-        yield Limit(account, Window(span), Limits(**dict(zip(COUNTED, values, strict=True))))
-
-
-def _drawing(ask: Ask) -> Iterator[_Drawing]:
-    for run, user, epoch, at, heard, waiting, *counts in ask("SELECT * FROM draws ORDER BY run", ()):
-        yield _Drawing(run, user, epoch, at, heard, bool(waiting), _amount(counts[:5]), _amount(counts[5:]))
+def _drawing(row: Sequence[Any]) -> _Drawing:
+    run, user, epoch, at, heard, waiting, *counts = row
+    return _Drawing(run, user, epoch, at, heard, bool(waiting), _amount(counts[:5]), _amount(counts[5:]))
 
 
 def _keep(ask: Ask, me: _Drawing) -> None:

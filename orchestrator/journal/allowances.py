@@ -117,6 +117,11 @@ def of_user(name: str) -> str:
     return f"{_USER}{name}"
 
 
+def user_of(account: str) -> str | None:
+    """The user whose account this is; ``None`` for everyone's."""
+    return account.removeprefix(_USER) if account.startswith(_USER) else None
+
+
 def accounts_of(user: str) -> tuple[str, str]:
     """The accounts that a run for ``user`` draws from."""
     return of_user(user), EVERYONE

@@ -8,6 +8,7 @@ from threading import Lock
 
 from orchestrator.journal.accounting import ACCOUNTS, Accounting, Ask
 from orchestrator.journal.fence import advance, by_run, deletable
+from orchestrator.journal.keeping import KEPT, Keeping
 from orchestrator.journal.port import Entry, Post, RunRow
 from orchestrator.journal.references import digests
 from protocols import codec
@@ -15,7 +16,7 @@ from protocols.failures import StorageError
 from protocols.messages import BlobRef
 
 
-class MemoryJournal(Accounting):
+class MemoryJournal(Accounting, Keeping):
     """A ``Journal`` of dictionaries, for one process; usable from any thread."""
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class MemoryJournal(Accounting):
         self._posts: dict[int, Post] = {}
         self._posted = 0
         self._accounts = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)  # the lock keeps threads apart
-        for statement in ACCOUNTS:
+        for statement in (*ACCOUNTS, *KEPT):
             self._accounts.execute(statement)
 
     def claim(self, run: str, owner: str = "") -> int:

@@ -112,6 +112,14 @@ class Journal(Allowances, Protocol):
         """
         ...
 
+    def keep(self, name: str, said: str, at: int, until: int) -> None:
+        """Keep ``said`` under ``name``, in place of what was there, ``until`` a moment (milliseconds); what is too old ``at`` now goes."""
+        ...
+
+    def kept(self, name: str, at: int) -> str | None:
+        """What was kept under ``name`` and is not too old ``at`` this moment."""
+        ...
+
     def close(self) -> None:
         """Release files and connections."""
         ...

@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from orchestrator.journal.accounting import ACCOUNTS, Accounting, Ask
 from orchestrator.journal.fence import advance, by_run, deletable
+from orchestrator.journal.keeping import KEPT, Keeping
 from orchestrator.journal.port import PUT_AGAIN, Entry, Post, RunRow
 from orchestrator.journal.references import digests
 from orchestrator.journal.shown import shown
@@ -49,6 +50,7 @@ _SCHEMA = (
     "CREATE INDEX refs_of_run ON refs (run)",
     "CREATE TABLE posts (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, run text NOT NULL, body bytea NOT NULL)",
     *ACCOUNTS,
+    *KEPT,
     f"INSERT INTO callboard_journal VALUES ({LAYOUT})",
 )
 _SESSION = (
@@ -76,7 +78,7 @@ _NEXT = {  # the beginning of PostgreSQL's error code: (what to do, whether the 
 }
 
 
-class PostgresJournal(Accounting):
+class PostgresJournal(Accounting, Keeping):
     """A ``Journal`` in the database at ``url``, whose tables are made when it is empty. A lost connection is made again by the next call.
 
     Usable from any thread, one call at a time for writing and one for reading; other processes may use the same database. The URL's

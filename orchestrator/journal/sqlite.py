@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.journal.accounting import ACCOUNTS, Accounting, Ask
 from orchestrator.journal.fence import advance, by_run, deletable
+from orchestrator.journal.keeping import KEPT, Keeping
 from orchestrator.journal.port import PUT_AGAIN, Entry, Post, RunRow
 from orchestrator.journal.references import MARK, digests
 from protocols import codec
@@ -62,7 +63,7 @@ _NEXT = {  # SQLite's primary error: (what to do, whether the same call may work
 }
 
 
-class SqliteJournal(Accounting):
+class SqliteJournal(Accounting, Keeping):
     """A ``Journal`` in the file at ``path``, which is created (readable by its owner only) when it is missing.
 
     Usable from any thread, one call at a time for writing and one for reading; other processes may open the same file.
@@ -235,7 +236,7 @@ class SqliteJournal(Accounting):
                     db.execute(statement)
             elif version == 1:
                 _upgrade(db)
-            for statement in ACCOUNTS:
+            for statement in (*ACCOUNTS, *KEPT):
                 db.execute(statement)
             if version < VERSION:
                 db.execute(f"PRAGMA user_version = {VERSION}")

@@ -14,6 +14,7 @@ from orchestrator.observe.outline import Branch, Fold, Outline
 from orchestrator.observe.summary import RunSummary, State, TaskSummary
 from orchestrator.observe.trace import Attempt, Kind, Outcome, Step, Turn
 from protocols.budget import Usage
+from protocols.chat import Cut
 from protocols.failures import Failure
 from protocols.messages import ModelCalled, ReviewAsked, ReviewDecided, Status, SubtasksAsked, ToolCalled, ToolIntended
 
@@ -186,7 +187,11 @@ def _step(step: Step) -> Text:
     elif step.outcome is not Outcome.RUNNING:
         line.append(f" · {duration(step.ended - step.began)}")
     if isinstance(said, ModelCalled):
+        line.append(" · from the cache" if said.cached else "", "cyan")
+        line.append(f" · {said.then} takes over" if said.then else "", "yellow")
         _used(line, step.usage, calls=False)
+        if said.cut is not None:
+            line.append(f" · {_cut(said.cut)}", "yellow")
         if said.reply and said.reply.labels:
             line.append(f" → {brief(', '.join(said.reply.labels), 60)}", "cyan")
         elif said.reply and said.reply.tool_calls:
@@ -210,6 +215,11 @@ def _used(line: Text, usage: Usage, *, calls: bool = True) -> None:
         text += f" · {money(usage.micros)}" if usage.micros else ""
     if text:
         line.append(f" · {text}")
+
+
+def _cut(cut: Cut) -> str:
+    what = f"{count(cut.messages, 'earlier message')} (~{cut.tokens:,} tokens)"
+    return f"summary of {what}" if cut.how == "summary" else f"{what} {cut.how.replace('_', ' ')}"
 
 
 def _failure(failure: Failure) -> Text:

@@ -68,16 +68,16 @@ class _Task:
     @property
     def waits_for_output(self) -> bool:
         """Whether what it fell back to is no role."""
-        return bool(self.fallen) and self.fallen[-1].to.kind != "role"
+        return bool(self.fallen) and not self.fallen[-1].to.by_host
 
 
 class _Tally:
-    __slots__ = ("counts", "spent", "states")
+    __slots__ = ("counts", "cut", "spent", "states")
 
     def __init__(self) -> None:
         self.states = dict.fromkeys(State, 0)
         self.counts = _NO_COUNTS
-        self.spent = 0
+        self.spent = self.cut = 0
 
 
 class History:
@@ -276,6 +276,8 @@ class History:
         used = _counts(said.usage)
         self._models[said.model] = _plus(self._models.get(said.model, _NO_COUNTS), used)
         self._use(said.task, used)
+        if said.cut is not None and said.cut.how != "summary" and said.task in self._tasks:
+            self._tally(self._tasks[said.task].role).cut += 1
 
     def _tool_called(self, said: ToolCalled, at: int, seq: int) -> None:
         if said.ran:
@@ -402,6 +404,7 @@ def _role(tally: _Tally) -> RoleSummary:
         failed=tally.states[State.FAILED],
         seconds=tally.spent / 1000,
         usage=_usage(tally.counts),
+        cut=tally.cut,
     )
 
 

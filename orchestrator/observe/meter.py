@@ -198,7 +198,7 @@ def _model_called(state: RunState, body: m.ModelCalled) -> Fact | None:
     if me is None:
         return None
     used = (body.usage.input_tokens, body.usage.output_tokens, body.usage.micros)
-    return _model_increments, me.task.role, body.model, _outcome(body.failure), body.ended - body.began, *used
+    return _model_increments, me.task.role, body.model, "cached" if body.cached else _outcome(body.failure), body.ended - body.began, *used
 
 
 def _model_increments(role: str, model: str, outcome: str, milliseconds: int, given: int, made: int, micros: int) -> Iterator[Increment]:
@@ -217,6 +217,8 @@ def _tool_called(state: RunState, body: m.ToolCalled) -> Fact | None:
     me = state.tasks.get(body.task)
     if me is None:
         return None
+    if body.settled == "cache":
+        return _tool_increments, me.task.role, body.call.name, "cached", None
     if not body.ran:  # its name may be one that the model made up
         return _tool_increments, me.task.role, OTHER, "refused", None
     return _tool_increments, me.task.role, body.call.name, _outcome(body.failure), body.ended - body.began

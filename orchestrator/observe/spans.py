@@ -194,6 +194,10 @@ def _chat(said: ModelCalled, full: bool) -> dict[str, Any]:
         "gen_ai.request.model": model,
         **_used(said.usage),
     }
+    if said.cached:
+        found["callboard.cached"] = True
+    if said.cut is not None:
+        found |= {"callboard.cut": said.cut.how, "callboard.cut.messages": said.cut.messages, "callboard.cut.tokens": said.cut.tokens}
     if said.reply:
         found["gen_ai.response.finish_reasons"] = [said.reply.finish.value]
     if full:

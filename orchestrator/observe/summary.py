@@ -52,13 +52,15 @@ class TaskSummary(Record):
 
 
 class RoleSummary(Record):
-    """All tasks of one role together; ``seconds`` is their time at work, added up."""
+    """All tasks of one role together; ``seconds`` is their time at work, added up. ``cut`` counts its model calls that did not show the
+    whole conversation, as it had outgrown the model's context."""
 
     tasks: int = 0
     done: int = 0
     failed: int = 0
     seconds: float = 0.0
     usage: Usage = NOTHING
+    cut: int = 0
 
 
 class RunSummary(Record):

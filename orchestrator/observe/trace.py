@@ -67,10 +67,16 @@ class Step:
     failure: Failure | None
     said: Said
 
+    @property
+    def summary(self) -> bool:
+        """Whether it is a model call that summarises what no longer fits the context."""
+        return isinstance(self.said, ModelCalled) and self.said.cut is not None and self.said.cut.how == "summary"
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One model call (with its retries) and the tool calls that it led to; only tool calls in a role without a model."""
+    """One model call (with its retries, and the summary that made room for it) and the tool calls that it led to; only tool calls in a role
+    without a model."""
 
     number: int
     steps: tuple[Step, ...]
@@ -244,8 +250,8 @@ def _finish(task: str, number: int, draft: _Draft, began: int, ended: int) -> At
 def _turns(steps: list[Step]) -> Iterator[Turn]:
     number, current = 1, list[Step]()
     for step in steps:
-        retried = bool(current) and current[-1].kind is Kind.MODEL and current[-1].outcome is Outcome.FAILED
-        if current and step.kind is Kind.MODEL and not retried:
+        goes_on = bool(current) and current[-1].kind is Kind.MODEL and (current[-1].outcome is Outcome.FAILED or current[-1].summary)
+        if current and step.kind is Kind.MODEL and not goes_on:
             yield Turn(number, tuple(current))
             number, current = number + 1, []
         current.append(step)

@@ -38,6 +38,7 @@ def task_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     if me is None or me.attempt != body.attempt:
         return []
     give_back(state, body.task)
+    _gone(state, me)
     if me.awaits_answer and body.failure is None:
         state.in_review -= me.phase is Phase.IN_REVIEW
         me.ended, me.review = entry.at, None
@@ -87,6 +88,7 @@ def task_closed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
         return []
     if me.at_work:
         leave(state, me)
+        me.leaving, state.leaving = True, state.leaving + 1
     elif me.phase is Phase.READY:
         state.ready[me.task.role].remove(me.task.id)
     elif me.phase is Phase.IN_REVIEW:
@@ -112,10 +114,9 @@ def resumed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     body = entry.body
     assert isinstance(body, m.RunResumed)
     kept = set(body.kept)
-    state.drawing = None  # whoever was asked is gone
     decisions: Decisions = []
     for me in state.tasks.values():
-        if (me.task.id, me.attempt) not in kept and (me.at_work or state.holds(me)):
+        if (me.task.id, me.attempt) not in kept and (me.at_work or me.leaving or state.holds(me)):
             decisions += _take_back(state, me)
     return _taken_back(state, decisions)
 
@@ -127,8 +128,15 @@ def leave(state: RunState, me: TaskState) -> None:
     state.at_work -= 1
 
 
+def _gone(state: RunState, me: TaskState) -> None:
+    """A task that was closed while at work has stopped."""
+    state.leaving -= me.leaving
+    me.leaving = False
+
+
 def _take_back(state: RunState, me: TaskState) -> Decisions:
     give_back(state, me.task.id, lost=True)
+    _gone(state, me)
     if not me.at_work:
         return []
     leave(state, me)

@@ -59,8 +59,15 @@ def subtasks_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
 def _wrong(state: RunState, body: m.SubtasksAsked, fresh: list[Task]) -> Failure | None:
     team, me = state.request.team, state.tasks[body.task]
     foreign = [one.id for one in body.tasks if one.id in state.tasks and state.tasks[one.id].parent != body.task]
+    before = [one.id for one in body.tasks if one.id in state.tasks and state.tasks[one.id].series != me.hands]
     if foreign:
         found = [f"{name!r} belongs to another task" for name in foreign]
+    elif before:
+        named = f"{body.task}/{me.task.role}/1"
+        found = [
+            f"role {me.fallen[-1].role!r}, which had this task before, asked for {name!r}; choose another id, like {named!r}"
+            for name in before
+        ]
     elif not fresh:
         found = []
     elif me.depth >= team.depth:

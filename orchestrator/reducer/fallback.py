@@ -21,12 +21,14 @@ _FINAL = frozenset({Verdict.CANCELLED, Verdict.DEPENDENCY, Verdict.EFFECT_IN_DOU
 
 def fallback(state: RunState, me: TaskState, failure: Failure) -> m.FellBack | None:
     """What follows when ``me`` can't be tried again by its role; ``None`` when it fails."""
-    if state.stopping is not None or len(me.fallen) >= MOST_FALLBACKS:
+    if state.stopping is not None:
         return None
-    declared = state.request.team.roles[me.task.role].fallbacks
+    declared = [to for to in state.request.team.roles[me.task.role].fallbacks if not (to.kind == "conclude" and me.concludes)]
     to = next((one for one in declared if failure.verdict in one.verdicts), None)
     to = to or next((one for one in declared if not one.verdicts and failure.verdict not in _FINAL), None)
-    return None if to is None else m.FellBack(task=me.task.id, attempt=me.attempt, role=me.task.role, to=to, failure=failure)
+    if to is None or (to.kind != "conclude" and sum(one.to.kind != "conclude" for one in me.fallen) >= MOST_FALLBACKS):
+        return None
+    return m.FellBack(task=me.task.id, attempt=me.attempt, role=me.task.role, to=to, failure=failure)
 
 
 def fell_back(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -37,8 +39,10 @@ def fell_back(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     if me.phase is not Phase.READY or me.attempt != body.attempt:
         return serve(state)  # it was closed meanwhile
     state.ready[me.task.role].remove(me.task.id)
-    me.phase, me.steps, me.losses = Phase.WAITING, [], 0
+    me.phase, me.losses = Phase.WAITING, 0
     me.fallen, me.before = (*me.fallen, body), body.attempt
+    if not me.concludes:
+        me.steps = []
     decisions = orphaned(state, me)
     return [*decisions, *_given(state, me, body.to, body.failure)]
 
@@ -52,8 +56,8 @@ def _given(state: RunState, me: TaskState, to: FallbackSpec, failure: Failure) -
         step, key = me.first, f"{state.run}/{me.task.id}"
         kind = m.ReviewKind.FALLBACK
         return [m.ReviewAsked(task=me.task.id, attempt=me.attempt, step=step, kind=kind, call=asked, key=key, message=why)]
-    assert to.role is not None
-    me.task = me.task.model_copy(update={"role": to.role})
+    if to.role is not None:
+        me.task = me.task.model_copy(update={"role": to.role})
     state.renew(me)
     make_ready(state, me)
     return serve(state)
@@ -62,7 +66,8 @@ def _given(state: RunState, me: TaskState, to: FallbackSpec, failure: Failure) -
 def output_of(text: str, schema: Mapping[str, Any]) -> Any:
     """The output that a person wrote: JSON, or plain words where the output is text. Raises ``BadInput`` when it is neither."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        return text if schema.get("type") == "string" and not isinstance(value, str) else value
     except ValueError as error:
         if schema.get("type") == "string":
             return text

@@ -25,7 +25,8 @@ def tasks_added(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
         state.act = Act.MERGING
     depth = parent.depth + 1 if parent else 0
     for task in body.tasks:
-        state.tasks[task.id] = TaskState(task, kind, state.generation, parent=body.parent, depth=depth)
+        series = parent.hands if parent else 0
+        state.tasks[task.id] = TaskState(task, kind, state.generation, parent=body.parent, depth=depth, series=series)
     state.open += len(body.tasks)
     names = [task.id for task in body.tasks]
     if kind is Kind.MERGE:

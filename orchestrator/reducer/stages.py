@@ -71,8 +71,8 @@ def accept(state: RunState, raw: Any) -> Decisions:
 
 
 def onward(state: RunState) -> Decisions:
-    """What follows when a stage is complete; nothing while it is not."""
-    if state.closing or state.act is Act.ENDED:
+    """What follows when a stage is complete; nothing while it is not, or while somebody who was closed has still to stop."""
+    if state.closing or state.act is Act.ENDED or state.leaving:
         return []
     if state.stopping is not None:
         if state.at_work:

@@ -67,7 +67,9 @@ class Act(IntEnum):
 class TaskState:
     """One task: how it stands, and the numbers of the entries that hold its steps, while they may be needed again.
 
-    ``fallen`` says from whom to whom it went, and why; ``before`` is the last attempt of those roles.
+    ``fallen`` says from whom to whom it went, and why; ``before`` is the last attempt of those roles. ``series`` is how often the task
+    that delegated it had changed hands by then. One that is ``leaving`` was closed while at work, and its host has not said that it has
+    stopped.
     """
 
     task: Task
@@ -90,6 +92,8 @@ class TaskState:
     review: ReviewAsked | None = None
     fallen: tuple[FellBack, ...] = ()
     before: int = 0
+    series: int = 0
+    leaving: bool = False
 
     @property
     def open(self) -> bool:
@@ -114,12 +118,22 @@ class TaskState:
     @property
     def awaits_answer(self) -> bool:
         """Whether what it fell back to is no role, so that its output comes from no host."""
-        return bool(self.fallen) and self.fallen[-1].to.kind != "role" and self.phase in (Phase.WAITING, Phase.IN_REVIEW)
+        return bool(self.fallen) and not self.fallen[-1].to.by_host and self.phase in (Phase.WAITING, Phase.IN_REVIEW)
 
     @property
     def first(self) -> int:
         """The ordinal of the first step of the role that has it now."""
-        return len(self.fallen) * STEPS_A_ROLE
+        return self.hands * STEPS_A_ROLE
+
+    @property
+    def hands(self) -> int:
+        """How often it went from one role to another."""
+        return sum(one.to.kind == "role" for one in self.fallen)
+
+    @property
+    def concludes(self) -> bool:
+        """Whether its role is told to conclude."""
+        return bool(self.fallen) and self.fallen[-1].to.kind == "conclude"
 
     def undecided(self, why: str) -> Failure:
         """How a task in review ends when nobody has settled what was in doubt, or given the output, and ``why`` nobody has."""
@@ -159,6 +173,7 @@ class RunState:
     working: dict[str, int] = field(default_factory=dict)
     at_work: int = 0
     in_review: int = 0
+    leaving: int = 0
     open: int = 0
     generation: int = 0
     families: dict[str, Family] = field(default_factory=dict)

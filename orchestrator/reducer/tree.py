@@ -26,9 +26,8 @@ class Leaf(NamedTuple):
 def tree(spec: MergeSpec, results: Sequence[Leaf]) -> list[Task]:
     """The merge's tasks over ``results``, in plan order; the last task gives the run's output.
 
-    A node takes at most ``fan_in`` items, which are results, or parts if the merge is labelled. With ``spec.role`` its input is their
-    list; else it is ``{level, final, items}``, and the items of the first level are ``{role, index, value}``, so that a vote can weigh
-    them.
+    A node takes at most ``fan_in`` items: results, or parts if the merge is labelled. With ``spec.role`` its input is their list; else it
+    is ``{level, final, items}``, and the items of the first level are ``{role, index, value}``, so that a vote can weigh them.
     """
     role = spec.role or MERGE
     level, tasks = 1, []

@@ -8,6 +8,7 @@ way at once at most, at the beginning and later; and the share of refusals.
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,27 +26,27 @@ ROOM, AGENTS, HOSTS = 8, 40, 4
 
 
 class Roomy(Loopback):
-    """Answers so many calls at once and refuses others; ``seen`` has (when, under way with this one, answered) of each."""
+    """Takes so many calls at once and refuses others; ``seen`` has (when, under way with this one, taken) of each."""
 
     def __init__(self, room: int = ROOM, seconds: float = 0.1, headers: dict[str, str] | None = None) -> None:
         super().__init__({"/v1/chat/completions": self._answer})
         self.room, self.seconds, self.headers = room, seconds, headers or {}
         self.seen: list[tuple[float, int, bool]] = []
         self.asked: list[str] = []
-        self._under_way = 0
+        self._under_way = self._taken = 0
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.text())
-        fits = self._under_way < self.room
-        self.seen.append((time.monotonic(), self._under_way + 1, fits))
+        fits = self._taken < self.room
+        self._under_way, self._taken = self._under_way + 1, self._taken + fits
+        self.seen.append((time.monotonic(), self._under_way, fits))
         self.asked.append(body["messages"][-1]["content"])
+        try:
+            await asyncio.sleep(self.seconds if fits else self.seconds / 10)
+        finally:
+            self._under_way, self._taken = self._under_way - 1, self._taken - fits
         if not fits:
             return web.json_response({"error": {"message": "too many"}}, status=429, headers=self.headers)
-        self._under_way += 1
-        try:
-            await asyncio.sleep(self.seconds)
-        finally:
-            self._under_way -= 1
         message = {"role": "assistant", "content": "done"}
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
@@ -96,7 +97,8 @@ def main(calls: int = 10, seconds: float = 0.2) -> None:
     server = Roomy(seconds=seconds)
     server.start()
     try:
-        result = askers(server, AGENTS, calls).run_sync(hosts=HOSTS, store="memory")
+        with tempfile.TemporaryDirectory() as folder:
+            result = askers(server, AGENTS, calls).run_sync(hosts=HOSTS, store=f"{folder}/journal.db")
     finally:
         server.stop()
     found = figures(server)

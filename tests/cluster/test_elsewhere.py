@@ -29,8 +29,12 @@ from orchestrator.deployment import TOKEN
 address, node, store = sys.argv[1:]
 ray.init(address=address, namespace="callboard", log_to_driver=False)
 where = NodeAffinitySchedulingStrategy(node, soft=True)
-coordinator = make_coordinator(0, Settings(token=TOKEN, store=store, hosts=2), lifetime="detached", scheduling_strategy=where)
-ray.get(coordinator.start.remote())
+for _ in range(10):  # Ray may put it elsewhere all the same
+    coordinator = make_coordinator(0, Settings(token=TOKEN, store=store, hosts=2), lifetime="detached", scheduling_strategy=where)
+    ray.get(coordinator.start.remote())
+    if ray.get(coordinator.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())) == node:
+        break
+    ray.kill(coordinator, no_restart=True)
 """
 
 

@@ -1,4 +1,4 @@
-"""Limits over many runs: the reducers of random runs over one store, with deaths between store and journal; then whole runs."""
+"""Limits over many runs: reducers of random runs over one store, with deaths in between; then whole runs, in one process."""
 
 import asyncio
 import random
@@ -10,18 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import Role, ScriptedModel
+from agents import Role, ScriptedModel, call, tool
 from agents import say as text
-from orchestrator import Board, Team, open_journal
+from orchestrator import Board, Team, open_journal, purse
 from orchestrator.code import pack
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Host, Models
+from orchestrator.fork import fork
+from orchestrator.host import Host
 from orchestrator.journal.allowances import EVERYONE, Claim, Limit, Window, of_user
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.port import Journal
 from orchestrator.journal.sqlite import SqliteJournal
 from orchestrator.ledger import ALLOWANCE, Account, plus
 from orchestrator.link import now
+from orchestrator.models import Models
 from orchestrator.reducer.allowances import is_idle, most, waits
 from orchestrator.reducer.leases import comes_back
 from orchestrator.replay import replay
@@ -29,11 +31,19 @@ from orchestrator.scheduler import EVERY
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import ZERO, Amount, Limits, amount
-from protocols.failures import StorageError, Verdict
+from protocols.failures import BadInput, StorageError, Verdict
 from protocols.plan import Plan, Task
 from tests.orchestrator.simulation import Simulation, fan, random_life, request
+from tests.orchestrator.test_takeover import with_deaths
 
 DAY = 86_400_000
+gate = asyncio.Event()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """An empty journal."""
+    return str(tmp_path / "journal.db")
 
 
 class Shell:
@@ -245,6 +255,76 @@ def test_a_limit_that_is_raised_or_taken_away_while_a_run_works_holds_from_its_n
     assert (freed.usage.model_calls, freed.status) == (6, m.Status.DONE)
 
 
+@tool
+async def dawdle() -> str:
+    """Wait until the other run has ended."""
+    await gate.wait()
+    return "done"
+
+
+def test_what_a_run_has_drawn_and_does_not_need_goes_to_another_that_waits(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purse, "RENEW_SECONDS", 0.1)
+    limit(store, Limit(EVERYONE, Window.DAY, Limits(model_calls=18)))
+    model = ScriptedModel(lambda asked: call("dawdle") if asked.messages[-1].role != "tool" else text("fine"))
+    slow = Role("slow", instructions="Wait.", input=str, output=str, tools=[dawdle], model=model, max_output_tokens=5)
+
+    async def carry() -> tuple[Any, Any]:
+        gate.clear()
+        async with Board(runtime="inline", store=store) as board, asyncio.timeout(30):
+            plan = Plan(tasks=tuple(Task(id=f"s{n}", role="slow", input="x") for n in range(4)))
+            first = await board.start(Team("slow", [slow], planner=plan), user="ada")
+            called = 0
+            async for entry in first.events():
+                called += isinstance(entry.body, m.ModelCalled)
+                if called == 4:
+                    break
+            journal = open_journal(store)
+            assert [drawn[2] for _, drawn in journal.drawing()] == [9]
+            journal.close()
+            second = await (await board.start(reading(10, concurrency=1), user="bob")).result()
+            gate.set()
+            return await first.result(), second
+
+    first, second = asyncio.run(carry())
+    assert first.status is m.Status.DONE
+    assert (first.usage.model_calls, second.usage.model_calls) == (8, 10)
+    assert second.status is m.Status.DONE
+
+
+def test_a_fork_is_charged_for_what_it_does_itself(store: str) -> None:
+    limit(store, Limit(of_user("ada"), Window.TOTAL, Limits(model_calls=100)))
+    (first,) = carried(store, (reading(6, concurrency=1), "ada"))
+    journal = open_journal(store)
+    cut = [entry.seq for entry in journal.read(first.run_id) if entry.tag == "ModelCalled"][3]
+    forked = fork(journal, first.run_id, cut)
+    journal.close()
+
+    async def go_on() -> Any:
+        async with Board(runtime="inline", store=store) as board:
+            return await (await board.resume(forked)).result()
+
+    result = asyncio.run(go_on())
+    assert result.status is m.Status.DONE
+    journal = open_journal(store)
+    account = replay(journal, forked).ledger.accounts[ALLOWANCE]
+    assert account.settled[2] >= 6
+    assert standing(store, of_user("ada"), Window.TOTAL)[0][2] == 6 + 2
+    journal.close()
+
+
+def test_a_model_without_a_price_is_refused_where_the_user_has_a_limit_on_money(store: str) -> None:
+    limit(store, Limit(of_user("ada"), Window.MONTH, Limits(micros=10**9)))
+    model = ScriptedModel(lambda asked: text("fine"), price=None)
+    team = Team("alone", [Role("reader", instructions="Read.", input=str, output=str, model=model)])
+    for user, refused in (("bob", False), ("ada", True)):
+        if refused:
+            with pytest.raises(BadInput, match="whose price is not known"):
+                team.run_sync("x", runtime="inline", store=store, user=user)
+        else:
+            assert team.run_sync("x", runtime="inline", store=store, user=user).status is m.Status.DONE
+    assert len(open_journal(store).runs()) == 1
+
+
 class Dying(SqliteJournal):
     """A store that is gone from the moment on that ``call`` is made for the ``times``th time; ``done`` says whether it still happens."""
 
@@ -275,15 +355,15 @@ class Dying(SqliteJournal):
         return super().settle(*arguments, **named)
 
 
-@pytest.mark.parametrize(("call", "times"), [("draw", 1), ("draw", 2), ("AllowanceGranted", 2), ("LeaseGranted", 3), ("settle", 1)])
-def test_wherever_a_coordinator_dies_the_store_is_in_line_again_with_the_next(tmp_path: Path, call: str, times: int) -> None:
+@pytest.mark.parametrize(("moment", "times"), [("draw", 1), ("draw", 2), ("AllowanceGranted", 2), ("LeaseGranted", 3), ("settle", 1)])
+def test_wherever_a_coordinator_dies_the_store_is_in_line_again_with_the_next(tmp_path: Path, moment: str, times: int) -> None:
     path = str(tmp_path / "journal.db")
     limit(path, Limit(of_user("ada"), Window.TOTAL, Limits(model_calls=30, tokens=100_000)))
     team = reading(12, concurrency=1)
 
     async def die() -> None:
         journal = Dying(Path(path))
-        journal.call, journal.times = call, times
+        journal.call, journal.times = moment, times
         host = Host("host/test", EVERY, Models())
         coordinator = Coordinator(journal, [host])
         await coordinator.start()
@@ -315,6 +395,20 @@ def test_wherever_a_coordinator_dies_the_store_is_in_line_again_with_the_next(tm
     assert 12 <= ended.used[2] <= 12 + 8  # calls, and the lease of one agent that was lost
     assert ended.used == replay(journal, "run-1").ledger.accounts[ALLOWANCE].settled
     assert journal.drawing() == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_coordinators_that_follow_each_other_while_agents_work_keep_one_account(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "journal.db"
+    limit(str(path), Limit(EVERYONE, Window.DAY, Limits(model_calls=200, tool_calls=200)))
+    status, deaths = asyncio.run(with_deaths(path, seed))
+    assert (status, deaths > 0) == (m.Status.DONE, True)
+    journal = open_journal(str(path))
+    used, reserved = standing(str(path), EVERYONE)
+    assert used == replay(journal, "run-1").ledger.accounts[ALLOWANCE].settled
+    assert used[2:4] == (24, 18)
+    assert reserved == ZERO
+    journal.close()
 
 
 def test_a_dead_run_weighs_on_its_limit_until_it_is_cancelled(tmp_path: Path) -> None:

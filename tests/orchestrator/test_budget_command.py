@@ -12,6 +12,12 @@ Called = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> str:
+    """An empty journal."""
+    return str(tmp_path / "journal.db")
+
+
+@pytest.fixture
 def called(capsys: pytest.CaptureFixture[str], store: str) -> Called:
     """A command line of ``callboard budget``: its exit code, standard output and standard error."""
 

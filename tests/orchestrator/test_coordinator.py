@@ -11,9 +11,10 @@ from agents import role
 from orchestrator import Board, Team, open_journal
 from orchestrator.code import pack
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Host, Models
+from orchestrator.host import Host
 from orchestrator.journal.port import Entry
 from orchestrator.journal.sqlite import SqliteJournal
+from orchestrator.models import Models
 from orchestrator.scheduler import EVERY
 from protocols import codec
 from protocols import messages as m

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from agents import Context, Role, ScriptedModel, call, role, tool
-from agents.fallback import Fixed, Handover, Person
+from agents.fallback import Conclude, Fixed, Handover, Person
 from orchestrator import Board, Merge, RunResult, Team, open_journal, reduce, reducer, synthesise
 from orchestrator.cli import main
+from orchestrator.fallback import answered
 from orchestrator.merge import Part
 from orchestrator.observe.history import History, summarize
 from orchestrator.observe.meter import Meter
@@ -22,6 +23,7 @@ from orchestrator.observe.reviews import reviews
 from orchestrator.observe.summary import State
 from orchestrator.playback import play
 from orchestrator.reducer.state import STEPS_A_ROLE, Phase
+from orchestrator.testing import rehearse
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import Limits
@@ -65,6 +67,10 @@ def reader(*replies: Any, **settings: Any) -> Role:
     return Role(**settings)
 
 
+def run(team: Team, store: str, goal: Any = None) -> RunResult:
+    return team.run_sync(goal, runtime="inline", store=store)
+
+
 # --- the reducer ------------------------------------------------------------------------------------------------------
 
 
@@ -73,6 +79,7 @@ def falling(**limits: int) -> m.RunRequested:
     to = (
         FallbackSpec(verdicts=(Verdict.PROVIDER,), role="cheap"),
         FallbackSpec(verdicts=(Verdict.INFRASTRUCTURE,), kind="person", question="how many?"),
+        FallbackSpec(verdicts=(Verdict.BUDGET,), kind="conclude"),
         FallbackSpec(role="cheap"),
     )
     last = FallbackSpec(verdicts=(Verdict.PROVIDER,), kind="answer", answer=7)
@@ -116,7 +123,8 @@ def test_random_runs_with_fallbacks_end_within_their_limits_and_replay(seed: int
     for name, one in state.tasks.items():
         assert told[name].state is (State.DONE if one.phase is Phase.DONE else State.FAILED)
         assert (told[name].role, told[name].fallbacks) == (one.task.role, one.fallen)
-        assert len(one.fallen) <= 2
+        assert len(one.fallen) <= 3
+        assert [fallen.to.kind for fallen in one.fallen].count("conclude") <= 1
     for kind in ("worker", "cheap"):
         for outcome, phase in (("done", Phase.DONE), ("failed", Phase.FAILED)):
             ended = sum(one.task.role == kind and one.phase is phase for one in state.tasks.values())
@@ -209,6 +217,89 @@ def test_a_fallback_has_its_own_tries_and_its_failure_is_the_tasks(store: str) -
     assert task.fallbacks[0].failure.verdict is Verdict.SCHEMA
 
 
+@tool
+def look(at: int) -> str:
+    """Look"""
+    return f"seen {at}"
+
+
+def looker(verdict: str, **limits: Any) -> Role:
+    """An agent that looks and looks, until it is told to conclude."""
+
+    def script(asked: ModelRequest) -> Any:
+        if asked.messages[-1].content.startswith("You can do no more"):
+            assert not asked.tools
+            return f"I have {sum(one.role == 'tool' for one in asked.messages)} looks"
+        return call("look", at=len(asked.messages))
+
+    return Role("looker", tools=[look], model=ScriptedModel(script), fallback={verdict: Conclude()}, **limits)
+
+
+@pytest.mark.parametrize("verdict", ["budget", "turns"])
+def test_an_agent_that_may_go_no_further_is_told_once_to_conclude(verdict: str, store: str) -> None:
+    def team() -> Team:
+        if verdict == "turns":
+            return Team("lookers", [looker("turns", limits=Limits(turns=3))])
+        return Team("lookers", [looker("budget")], budget=Limits(model_calls=4), reserve=Limits(model_calls=1))
+
+    result = run(team(), store, "go")
+    assert result.status is m.Status.DONE
+    assert result.output == "I have 3 looks"
+    assert result.usage.model_calls == 4
+    assert result.usage.tool_calls == 3  # what it had done was read back
+    (fallen,) = result.tasks[0].fallbacks
+    assert (fallen.failure.verdict, fallen.to.who) == (verdict, "itself, told to conclude")
+    last = [body for entry in open_journal(store).read(result.run_id) if isinstance(body := codec.unpack(entry.body), m.ModelCalled)][-1]
+    assert [one.content[:19] for one in last.said] == ["You can do no more:"]
+    played = asyncio.run(play(open_journal(store), result.run_id, team()))
+    assert played.divergences == ()
+
+
+def test_who_can_not_even_conclude_fails_as_it_would_have(store: str) -> None:
+    result = run(Team("lookers", [looker("budget")], budget=Limits(model_calls=3)), store, "go")
+    assert result.status is m.Status.BUDGET
+    assert result.failure is not None
+    assert result.failure.verdict is Verdict.BUDGET
+    assert len(result.tasks[0].fallbacks) == 1
+    for wrong in ({"fallback": Conclude()}, {"fallback": {"loop": Conclude()}}, {"fallback": {"budget": Conclude()}, "run": str}):
+        with pytest.raises(BadInput, match="can conclude, after budget or turns"):
+            Role("clerk", **wrong)
+
+
+def test_a_fallback_delegates_for_itself_from_the_reserve(store: str) -> None:
+    """What the first role delegated ends with it; ids of its own are the fallback's, and those of the first role's are refused."""
+
+    async def part(context: Context, name: str, of: str) -> Reading:
+        (ended,) = await context.delegate([Task(id=f"{context.task}/{name}", role=of, input={"text": context.role})])
+        return Reading.model_validate(ended.output)
+
+    @role(delegates=["asker"])
+    async def first(letter: Letter, context: Context) -> Reading:
+        await part(context, "1", "asker")
+        raise ValueError("no more")
+
+    def second(name: str) -> Role:
+        @role(name="second", delegates=["asker"])
+        async def made(letter: Letter, context: Context) -> Reading:
+            return await part(context, name, "asker")
+
+        return made
+
+    def team(name: str) -> Team:
+        asker = reader('{"total": 1}', name="asker")
+        main = dataclasses.replace(first, fallback=second(name))
+        plan = Plan(tasks=(Task(id="t", role="first", input={"text": "x"}),))
+        return Team("delegating", [main, asker], planner=plan, budget=Limits(model_calls=2), reserve=Limits(model_calls=1))
+
+    result = run(team("second/1"), store)
+    assert result.status is m.Status.DONE
+    assert [(task.task, task.status) for task in result.tasks] == [("t", "done"), ("t/1", "done"), ("t/second/1", "done")]
+    assert result.usage.model_calls == 2
+    refused = run(team("1"), store)
+    assert refused.failure is not None
+    assert "role 'first', which had this task before, asked for 't/1'" in refused.failure.message
+
+
 # --- a person ---------------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +384,11 @@ def test_a_person_who_ends_it_leaves_the_failure_that_there_was(store: str) -> N
     assert result.failure.message.endswith("; ada ended it")
 
 
+def test_a_person_writes_text_as_it_is() -> None:
+    spec = Role("writer", model=ScriptedModel([])).spec()
+    assert [answered(text, spec) for text in ("Dear Ann", '"Dear Ann"', "42")] == ["Dear Ann", "Dear Ann", "42"]
+
+
 # --- restarts and replays ---------------------------------------------------------------------------------------------
 
 
@@ -331,6 +427,18 @@ def test_a_run_goes_on_in_the_middle_of_a_fallback(runtime: str, store: str) -> 
     assert sum(isinstance(body, m.FellBack) for body in bodies) == 1
 
 
+def test_what_a_person_gave_is_given_again_in_a_playback_and_by_a_rehearsals_decide(store: str) -> None:
+    def team() -> Team:
+        return Team("desk", [reader(fallback=Person("How many?"))])
+
+    then = rehearse(team(), {"text": "x"}, store=store, decide=lambda asked: '{"total": 5}')
+    assert then.result.output == Reading(total=5)
+    played = asyncio.run(play(open_journal(store), then.result.run_id, team()))
+    assert played.divergences == ()
+    with pytest.raises(BadInput, match="let decide return it, as JSON"):
+        rehearse(team(), {"text": "x"}, decide=lambda asked: m.Decision.DONE)
+
+
 def test_a_run_with_fallbacks_is_played_back_without_a_difference(store: str) -> None:
     cheap = reader('{"total": 0}', name="cheap")
     plan = Plan(tasks=tuple(Task(id=f"r{n}", role="reader", input={"text": f"{n}"}) for n in range(4)))
@@ -367,7 +475,7 @@ def shout(text: str) -> str:
         (lambda: [reader(fallback={"cancelled": "count"}), count], "has a fallback for 'cancelled'"),
         (lambda: [reader(fallback={"budget": "count", ("loop", "budget"): "count"}), count], "two fallbacks for 'budget'"),
         (lambda: [reader(fallback=Fixed({"total": "many"}))], "its fixed fallback does not fit"),
-        (lambda: [reader(fallback=3)], "give a role or its name"),
+        (lambda: [reader(fallback=3)], "give a role, its name"),
         (lambda: [reader(fallback="b"), reader(name="b", fallback="reader")], "roles fall back in a circle"),
         (
             lambda: [reader(fallback="b"), *(reader(name=name, fallback=to) for name, to in ("bc", "cd", "de")), reader(name="e")],

@@ -11,15 +11,18 @@ import pytest
 from agents import Context, Role, ScriptedModel, call, role, tool
 from orchestrator import Team, code
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Host, Models
+from orchestrator.host import Host
 from orchestrator.journal.sqlite import SqliteJournal
 from orchestrator.link import LinkDown
+from orchestrator.models import Models
 from orchestrator.replay import replay
 from orchestrator.scheduler import EVERY
 from orchestrator.sides import Attached, Place
+from orchestrator.turnstile import REST_SECONDS
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import Limits, amount
+from protocols.chat import Throttling
 from protocols.failures import StaleEpoch
 from protocols.plan import Plan, Task
 from tests.orchestrator.simulation import within_limits
@@ -56,8 +59,25 @@ async def boss(number: int, context: Context) -> int:
     return sum(outcome.output for outcome in await context.delegate(asked))
 
 
-def team() -> Team:
-    writer = Role("writer", instructions="Write.", input=str, output=str, tools=[write], model=ScriptedModel(reply, latency=0.01))
+class Scarce(ScriptedModel):
+    """A model of which few calls may be under way at once; one ends when there is room in ``gate``."""
+
+    throttling = Throttling(concurrency=2)
+    gate = asyncio.Semaphore(1_000_000)
+    under_way = 0
+
+    async def complete(self, request: Any, on_text: Any = None) -> Any:
+        Scarce.under_way += 1
+        try:
+            assert Scarce.under_way <= 2, "each coordinator knows what the one before it let begin"
+            async with Scarce.gate:
+                return await super().complete(request, on_text)
+        finally:
+            Scarce.under_way -= 1
+
+
+def team(model: type[ScriptedModel] = ScriptedModel) -> Team:
+    writer = Role("writer", instructions="Write.", input=str, output=str, tools=[write], model=model(reply, latency=0.01))
     tasks = [Task(id=f"w{n}", role="writer", input=str(n)) for n in range(6)]
     tasks += [Task(id=f"b{n}", role="boss", input=n) for n in range(1, 5)]
     tasks += [Task(id="last", role="boss", input=9, after=tuple(task.id for task in tasks))]
@@ -100,7 +120,7 @@ class Between:
 
 async def with_deaths(path: Path, seed: int) -> tuple[m.Status, int]:
     """The run's end, and how many coordinators died before it."""
-    dice, made = random.Random(seed), team()
+    dice, made = random.Random(seed), team(Scarce if seed % 2 else ScriptedModel)
     teams: dict[str, code.Roles] = {}  # shared as they are: what is unpickled would count for itself
     hosts = [Between(Host(f"host/{n}", EVERY, Models(), teams), dice) for n in range(2)]
     deaths = 0
@@ -141,6 +161,35 @@ def test_coordinators_follow_each_other_and_nothing_is_done_twice(tmp_path: Path
     tags = [entry.tag for entry in SqliteJournal(tmp_path / "journal.db").read(RUN)]
     assert 0 < tags.count("RunResumed") <= deaths
     assert tags.count("AttemptsLost") == 0
+
+
+def test_what_an_earlier_coordinator_let_begin_counts_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> m.Status:
+        monkeypatch.setattr(Scarce, "gate", asyncio.Semaphore(0))
+        journal, made, teams = SqliteJournal(tmp_path / "journal.db"), team(Scarce), dict[str, code.Roles]()
+        hosts = [Host(f"host/{n}", EVERY, Models(), teams) for n in range(2)]
+        first = Coordinator(journal, hosts, owner="us")
+        await first.start()
+        ref = await first.put_blob(code.pack(made.cast))
+        teams[ref.digest] = made.cast
+        await first.submit(RUN, codec.pack(m.RunRequested(team=made.spec(), plan=m.Value(inline=made.planner.model_dump()), code=ref)))
+        async with asyncio.timeout(20):
+            while Scarce.under_way < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await first.close()
+        second = Coordinator(journal, hosts, owner="us")
+        await second.start()
+        await asyncio.sleep(1.2 * REST_SECONDS)
+        assert Scarce.under_way == 2
+        for _ in range(10_000):
+            Scarce.gate.release()
+        assert await second.wait(RUN, 20)
+        await second.close()
+        for host in hosts:
+            await host.close()
+        return replay(journal, RUN).status
+
+    assert asyncio.run(run()) is m.Status.DONE
 
 
 def test_a_coordinator_that_comes_to_late_is_refused_by_hosts_and_journal(tmp_path: Path) -> None:

@@ -147,11 +147,11 @@ def test_a_spent_quota_is_not_tried_again() -> None:
 @pytest.mark.parametrize("live", [False, True])
 def test_silence_and_nonsense_may_have_been_charged(wire: Wire, live: bool) -> None:
     async def slow(body: dict[str, Any]) -> Said:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         return Said("late")
 
     listen = str if live else None
-    for error in (refused(wire, slow, listen, timeout=0.1), refused(wire, Fault(body="{no"), listen)):
+    for error in (refused(wire, slow, listen, timeout=0.5), refused(wire, Fault(body="{no"), listen)):
         assert (error.retryable, error.charged) == (True, True)
 
 

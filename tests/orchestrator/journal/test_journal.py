@@ -612,3 +612,12 @@ def test_what_is_posted_for_a_run_stays_until_it_is_dropped(journal: Journal) ->
     journal.drop(first.number)
     journal.drop(first.number)
     assert [post.body for post in journal.posts(["a", "b"])] == [b"2", b"3"]
+
+
+def test_what_is_kept_is_replaced_and_goes_when_it_is_too_old(journal: Journal) -> None:
+    journal.keep("a", '"one"', 1_000, 2_000)
+    journal.keep("a", '"two \\u0000"', 1_500, 3_000)
+    journal.keep("b", "1", 1_500, 1_600)
+    assert (journal.kept("a", 2_999), journal.kept("a", 3_000), journal.kept("c", 0)) == ('"two \\u0000"', None, None)
+    journal.keep("c", "2", 1_600, 9_000)
+    assert journal.kept("b", 0) is None  # it is gone, whatever the time

@@ -17,13 +17,14 @@ from orchestrator import Team
 from orchestrator.cli import main
 from orchestrator.code import pack
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Host, Models
+from orchestrator.host import Host
 from orchestrator.journal import open_journal
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.port import Entry
 from orchestrator.journal.sqlite import SqliteJournal
 from orchestrator.ledger import RUN, plus
 from orchestrator.link import HostGone
+from orchestrator.models import Models
 from orchestrator.observe.costs import NO_MODEL, By, Cost, Costs, runs_since
 from orchestrator.replay import replay
 from orchestrator.scheduler import EVERY

@@ -10,7 +10,8 @@ from agents import role
 from orchestrator import Team, open_journal
 from orchestrator.code import pack
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Agent, Host, Models
+from orchestrator.host import Agent, Host
+from orchestrator.models import Models
 from orchestrator.observe import lookout
 from orchestrator.scheduler import EVERY
 from protocols import codec

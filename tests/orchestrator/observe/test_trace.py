@@ -12,7 +12,7 @@ from orchestrator.observe.outline import Branch, Fold, outline
 from orchestrator.observe.spans import spans
 from orchestrator.observe.trace import Kind, Outcome, attempts
 from protocols import messages as m
-from protocols.chat import ToolCall
+from protocols.chat import Cut, ToolCall
 from protocols.failures import BadInput
 from protocols.plan import Task
 
@@ -55,6 +55,23 @@ def test_every_turn_begins_with_the_next_model_call(new_story):
     [attempt] = tried(story.end("a"), "a")
     assert [len(turn.steps) for turn in attempt.turns] == [2] * 50
     assert [turn.number for turn in attempt.turns] == list(range(1, 51))
+
+
+def test_what_a_request_left_out_is_shown_and_its_summary_belongs_to_the_turn(new_story):
+    story = new_story().request().say(m.TasksAdded(tasks=(Task(id="a", role="reader"),))).give("a").call("a", 1).tool("a", 2)
+    called = m.ModelCalled(task="a", attempt=1, step=3, model="scripted:careful", request="0" * 64)
+    story.say(called.model_copy(update={"cut": Cut(messages=1, tokens=1_200, how="summary")}))
+    story.say(called.model_copy(update={"step": 4, "cut": Cut(messages=1, tokens=1_200, how="summarised")}))
+    story.say(called.model_copy(update={"step": 5, "cut": Cut(messages=12, tokens=9_000)})).end("a")
+    [attempt] = tried(story, "a")
+    assert [[step.ordinal for step in turn.steps] for turn in attempt.turns] == [[1, 2], [3, 4], [5]]
+    text = drawn(story)
+    assert "summary of 1 earlier message (~1,200 tokens)" in text
+    assert "1 earlier message (~1,200 tokens) summarised" in text
+    assert "12 earlier messages (~9,000 tokens) left out" in text
+    cuts = [span["attributes"]["callboard.cut"] for span in all_spans(story) if "callboard.cut" in span["attributes"]]
+    assert cuts == ["summary", "summarised", "left_out"]
+    assert history_of(story).summary().roles["reader"].cut == 2
 
 
 def test_a_lost_attempt_says_why_and_keeps_what_it_did(everything):
