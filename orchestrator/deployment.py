@@ -7,6 +7,7 @@ when no run is at work and no driver has been heard for a while.
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +19,10 @@ from orchestrator.actors import Settings, coordinator_name, end_all, make_coordi
 from orchestrator.cluster import check
 from orchestrator.code import Roles
 from orchestrator.journal import address_of
-from orchestrator.link import HostGone
+from orchestrator.link import HostGone, LinkDown
 from orchestrator.pools import QUIET_SECONDS
 from orchestrator.remote import NAMESPACE, ActorHandle, RemoteCoordinator, called
-from protocols.failures import BadInput
+from protocols.failures import BadInput, CallboardError
 from protocols.messages import SCHEMA
 from protocols.team import TeamSpec
 
@@ -30,6 +31,9 @@ TOKEN = "deployment"
 
 IDLE_SECONDS = 900.0
 """How long a deployment that nobody uses stays, unless it was started to stay."""
+
+START_SECONDS = 20.0
+"""How long a coordinator that does not answer is given to start, or to come back."""
 
 KNOCK_SECONDS = 5.0
 """How long a cluster is given to accept a connection."""
@@ -72,11 +76,21 @@ class DeploymentRuntime:
         settings = Settings(
             token=TOKEN, store=wanted, coordinators=self._coordinators or 1, hosts=self._hosts, idle=self._idle, quiet=self._quiet
         )
+        new, until = not names(TOKEN), time.monotonic() + START_SECONDS
         while True:
             try:
                 return await self._attached(settings)
             except HostGone:  # it ended itself between being found and being asked
                 await asyncio.sleep(0.2)
+            except LinkDown as error:
+                if time.monotonic() > until:
+                    if new:
+                        end_all(TOKEN)
+                    raise CallboardError(
+                        f"the coordinator at {self.address} does not start; check that every node of the cluster has callboard installed, "
+                        f"of this version ({str(error).splitlines()[0]})"
+                    ) from None
+                await asyncio.sleep(1.0)
 
     async def _attached(self, settings: Settings) -> tuple[RemoteCoordinator, ...]:
         first = _have(0, settings)

@@ -245,7 +245,7 @@ def test_a_parent_that_fails_takes_its_subtasks_and_their_programs_with_it(store
 
 
 def test_a_run_that_is_cancelled_at_once_ends_at_once(store: str) -> None:
-    """The order to stop comes with the work, before the agent has begun."""
+    """Large inputs are put away before anything leaves, so that the order to stop comes with the work, before agents have begun."""
 
     async def cancelled() -> Any:
         async with Board(runtime="inline", store=store) as board:
@@ -253,7 +253,7 @@ def test_a_run_that_is_cancelled_at_once_ends_at_once(store: str) -> None:
             await handle.cancel()
             return await handle.result()
 
-    many = Plan(tasks=tuple(Task(id=f"t{n}", role="sleeper", input=n) for n in range(50)))
+    many = Plan(tasks=tuple(Task(id=f"t{n}", role="sleeper", input="x" * (100_000 if n < 30 else 1)) for n in range(50)))
     result = asyncio.run(cancelled())
     told = said(store, result.run_id)
     assert result.status is Status.CANCELLED
@@ -300,10 +300,10 @@ def test_an_agent_that_does_not_stop_is_given_up_and_makes_no_further_call(store
 
 
 @role
-async def sleeper(n: int) -> int:
+async def sleeper(text: str) -> str:
     """Sleep."""
     await asyncio.sleep(600)
-    return n
+    return text
 
 
 def test_a_killed_host_takes_its_programs_with_it(cluster: None, store: str, tmp_path: Path) -> None:

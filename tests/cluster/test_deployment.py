@@ -65,6 +65,18 @@ async def ended(address: str) -> bool:
     return there
 
 
+def with_its_driver_killed(address: str, store: str, path: Path) -> tuple[str, ...]:
+    """Start the run ``mine``, kill who asked for it when two marks are made, and return the command line that asked."""
+    file = path.with_name("marking.py")
+    file.write_text(MARKING.format(path=str(path)))
+    arguments = ("run", str(file), "--address", address, "--store", store, "--hosts", "1", "--run-id", "mine", "--json", "--quiet")
+    driver = command(*arguments)
+    wait_for(lambda: len(marks(path)) >= 2)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    return arguments
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -102,16 +114,7 @@ def test_a_deployment_is_made_once_and_stays_for_the_next_driver(address: str, s
 
 def test_a_run_goes_on_without_its_driver_and_the_next_one_follows_it(address: str, store: str, tmp_path: Path) -> None:
     path = tmp_path / "marks"
-    file = tmp_path / "marking.py"
-    file.write_text(MARKING.format(path=str(path)))
-    arguments = ("run", str(file), "--address", address, "--store", store, "--hosts", "1", "--run-id", "mine", "--json", "--quiet")
-    driver = command(*arguments)
-    until = time.monotonic() + 60
-    while len(marks(path)) < 2:
-        assert time.monotonic() < until, driver.communicate()
-        time.sleep(0.05)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
+    arguments = with_its_driver_killed(address, store, path)
     assert len(marks(path)) < 8
     out, said = command(*arguments).communicate(timeout=60)
     assert "mine has begun already" in said
@@ -148,13 +151,7 @@ def test_a_pool_grows_with_what_waits_and_shrinks_when_it_is_quiet(address: str,
 
 def test_a_killed_coordinator_carries_its_run_on_with_no_driver_there(address: str, store: str, tmp_path: Path) -> None:
     path = tmp_path / "marks"
-    file = tmp_path / "marking.py"
-    file.write_text(MARKING.format(path=str(path)))
-    arguments = ("run", str(file), "--address", address, "--store", store, "--hosts", "1", "--run-id", "mine", "--json", "--quiet")
-    driver = command(*arguments)
-    wait_for(lambda: len(marks(path)) >= 2)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
+    arguments = with_its_driver_killed(address, store, path)
     for process in psutil.Process().children(recursive=True):
         if process.name().startswith("ray::Coord") or "Coordinator" in " ".join(process.cmdline()[:1]):
             process.kill()
