@@ -1,15 +1,16 @@
 """The loop: one role's work on one input, from JSON to JSON."""
 
 import asyncio
-import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from agents.at_work import Label, Outcome
 from agents.attempt import Attempt
+from agents.containment import contained
 from agents.context import Conversation
 from agents.desk import Desk, LocalDesk
 from agents.guards import failed
+from agents.mishap import mishap, passes
 from agents.models.port import Model
 from agents.role import Role, unmet
 from agents.strategies import carried_out
@@ -39,10 +40,19 @@ async def work(
     whose ``origin`` is not trusted is shown to the model as material, never as a user's words. The caller reports the end
     (``TaskEnded``); everything before it is told to ``desk``.
     """
+    with contained():
+        return await _worked(role, input_json, desk, model, fallback_models, origin)
+
+
+async def _worked(role: Role, input_json: Any, desk: Desk, model: Model | None, fallback_models: Sequence[Model], origin: Origin) -> Any:
     try:
         value = role.read_input(input_json)
     except BadInput as error:
         raise failed(Verdict.PLAN, str(error)) from None
+    except BaseException as error:  # of a validator of its input
+        if passes(error):
+            raise
+        raise mishap(role.name, error) from error
     assert isinstance(role.strategy, Strategy)
     if model is None and not role.is_function and role.strategy is not Strategy.SEQUENTIAL:
         raise BadInput(f"role {role.name!r} has the {role.strategy} strategy and needs a model; give it model=, like model='embedded'")
@@ -59,20 +69,17 @@ async def work(
         return role.dump_output(output)
     except TimeoutError as error:
         if at.clock is None or not at.clock.expired():
-            raise _raised(role, error) from error
+            raise mishap(role.name, error) from error
         message = f"role {role.name!r} did not end in the {seconds or 0:g} s of its limits; raise limits=seconds, or split its task"
         raise failed(Verdict.DEADLINE, message) from None
     except Failed:
         raise
     except CallboardError as error:
         raise failed(Verdict.CODE_ERROR, f"role {role.name!r}: {error}", retryable=error.retryable) from error
-    except Exception as error:  # of the role's own prompt, plan or done
-        raise _raised(role, error) from error
-
-
-def _raised(role: Role, error: Exception) -> Failed:
-    where = "".join(traceback.format_exception(error)[-3:])[-2_000:]
-    return failed(Verdict.CODE_ERROR, f"role {role.name!r} raised {type(error).__name__}: {error}", where)
+    except BaseException as error:  # of the role's own prompt, plan, check or done
+        if passes(error):
+            raise
+        raise mishap(role.name, error) from error
 
 
 class Help:

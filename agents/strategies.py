@@ -1,7 +1,6 @@
 """The four strategies: how a role works on a task, over one shared turn."""
 
 import inspect
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.attempt import Attempt, Ran
 from agents.context import Concluding, Conversation
 from agents.guards import Meter, failed
+from agents.mishap import mishap, passes
 from agents.threads import in_thread
 from agents.turn import Answer, Form, answer_text, asked, choose, converse, spoken, turn, values_of
 from agents.typed import Shape
@@ -53,10 +53,10 @@ async def function(at: Attempt, value: Any, origin: Origin) -> Any:
         return await found if inspect.isawaitable(found) else found
     except CallboardError:
         raise
-    except Exception as error:
-        where = "".join(traceback.format_exception(error)[-3:])[-2_000:]
-        message = f"role {role.name!r} raised {type(error).__name__}: {error}"
-        raise failed(Verdict.CODE_ERROR, message, where, retryable=isinstance(error, OSError)) from error
+    except BaseException as error:
+        if passes(error):
+            raise
+        raise mishap(role.name, error, retryable=isinstance(error, OSError)) from error
 
 
 async def single(at: Attempt, value: Any, origin: Origin) -> Any:

@@ -33,7 +33,7 @@ async def in_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any) ->
     def work() -> None:
         try:
             tell, said = ended.set_result, context.run(function, *args, **kwargs)
-        except StopIteration as error:  # which no future takes
+        except (StopIteration, KeyboardInterrupt) as error:  # no future takes the one, and nobody interrupts a thread by the other
             tell, said = ended.set_exception, RuntimeError(f"it raised {error!r}")  # type: ignore[assignment]
         except BaseException as error:
             tell, said = ended.set_exception, error  # type: ignore[assignment]

@@ -18,6 +18,7 @@ from agents import pure as purity
 from agents.at_work import Context
 from agents.declared import Declared
 from agents.effects import Done, NotDone, Reconcile, Reconciled, Unknown
+from agents.mishap import passes, worded
 from agents.threads import in_thread
 from protocols.chat import ToolSpec
 from protocols.failures import BadInput, Failed, Failure, Verdict
@@ -55,10 +56,10 @@ class Tool:
 
     ``timeout`` is in seconds. A call that raised one of ``retry_on`` is made again, up to ``retries`` times, after a wait that doubles.
     ``effect`` is ``write`` for whatever changes the world: such a call is announced before it starts, and is in doubt when its end was
-    lost with its host, or it raised one of ``doubt_on`` or timed out. Then it is made again if it is ``idempotent`` (safe to repeat
-    under the same ``Context.key``); else ``reconcile`` is asked what became of it, if there is one; else a person is.
-    ``max_chars`` bounds a result in characters. A ``repeatable`` tool, like one that polls, may be called with equal arguments as
-    long as its results change, and ten times in a row with equal results. ``parameters`` is the JSON schema of a tool that is declared,
+    lost with its host, or it raised one of ``doubt_on``, timed out or was broken off (``CancelledError``). Then it is made again if it is
+    ``idempotent`` (safe to repeat under the same ``Context.key``); else ``reconcile`` is asked what became of it, if there is one; else a
+    person is. ``max_chars`` bounds a result in characters. A ``repeatable`` tool, like one that polls, may be called with equal arguments
+    as long as its results change, and ten times in a row with equal results. ``parameters`` is the JSON schema of a tool that is declared,
     not typed: its function takes the arguments by name, as JSON. What a ``pure`` tool gave is kept for ``cache_seconds``, and is the result
     of every equal call until then, in any run: its result depends on its arguments and nothing else.
     """
@@ -134,12 +135,15 @@ class Tool:
             raise
         except PydanticSerializationError as error:
             return self.failed(f"it was carried out, and its result is not what it declares: {error}")
-        except Exception as error:
+        except BaseException as error:
+            if passes(error):
+                raise
             late = isinstance(error, TimeoutError) and clock.expired()
-            why = f"it took longer than {self.timeout:g} s" if late else _said(error)
+            why = f"it took longer than {self.timeout:g} s" if late else worded(error)
             again = isinstance(error, self.retry_on)
             made = self.failed(why, retryable=again or isinstance(error, OSError))
-            in_doubt = self.effect == "write" and (late or isinstance(error, self.doubt_on))
+            broken_off = late or isinstance(error, (*self.doubt_on, asyncio.CancelledError))
+            in_doubt = self.effect == "write" and broken_off
             return made._replace(in_doubt=in_doubt, again=again, going_on=late and not shape.is_async)
 
     async def reconciled(self, key: str, arguments: dict[str, Any]) -> Reconciled:
@@ -154,8 +158,10 @@ class Tool:
                     found = await self.reconcile(key, **named)
                 else:
                     found = await in_thread(self.reconcile, key, **named)
-        except Exception as error:
-            return Unknown(f"its reconcile function failed: {_said(error)}")
+        except BaseException as error:
+            if passes(error):
+                raise
+            return Unknown(f"its reconcile function failed: {worded(error)}")
         if not isinstance(found, (Done, NotDone, Unknown)):
             return Unknown(f"its reconcile function returned {type(found).__name__}, not Done, NotDone or Unknown")
         return found
@@ -406,8 +412,3 @@ def _without_default(hint: Any, what: str) -> Any:
             if isinstance(one, FieldInfo) and not one.is_required():
                 raise BadInput(f"{what}: a default belongs in the signature, not in Field(default=...)")
     return hint
-
-
-def _said(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
