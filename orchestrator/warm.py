@@ -30,7 +30,7 @@ _TOKEN = "Token authentication is enabled"
 class Warm(Record):
     """A cluster that was started: the process to end it by (and when that began), its address, its dashboard and its log.
 
-    ``authentication`` is Ray's mode that it was started in, ``token`` or ``disabled``.
+    ``authentication`` is Ray's mode that it was started in, ``token`` or ``disabled``. ``folder`` is the one that its hosts work in.
     """
 
     pid: int
@@ -39,6 +39,12 @@ class Warm(Record):
     dashboard: str | None = None
     log: str = ""
     authentication: str | None = None
+    folder: str | None = None
+
+    @property
+    def asks_for_token(self) -> bool:
+        """Whether Ray's own commands and pages want its token."""
+        return self.authentication == "token"
 
 
 def found() -> Warm | None:
@@ -59,7 +65,8 @@ def heed(warm: Warm) -> None:
 def start(*, cpus: int | None = None, port: int = 0, dashboard_port: int | None = None) -> Warm:
     """Start a cluster on this machine; ``dashboard_port`` ``None`` is without a dashboard, and a port of 0 is any that is free.
 
-    The dashboard is on loopback; Ray's own ports are on every interface, and who joins needs the token where there is one.
+    Its hosts work in the current folder. The dashboard is on loopback; Ray's own ports are on every interface, and who joins needs the
+    token where there is one.
 
     This process is ready to join it then. Raises ``BadInput`` when one is there already or a port is taken, ``CallboardError`` when Ray
     does not start.
@@ -70,8 +77,10 @@ def start(*, cpus: int | None = None, port: int = 0, dashboard_port: int | None 
     home_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     log = home_folder() / "cluster.log"
     port = _free(port)
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-    command += ["--node-ip-address=127.0.0.1", f"--port={port}"]
+    # -P: Ray starts in the user's folder, whose files must not hide modules
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    # ports that Ray fixes otherwise: where somebody has the agent's, no job is taken. The client server's can't be 0
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={_free(0)}"]
     dashboard = None
     if dashboard_port is None:
         command.append("--include-dashboard=false")
@@ -85,9 +94,16 @@ def start(*, cpus: int | None = None, port: int = 0, dashboard_port: int | None 
     settings["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])  # jobs say `python`
     with log.open("wb") as said:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, env=settings, cwd="/"
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, env=settings
         )
-    warm = Warm(pid=process.pid, began=_began(process.pid) or "", address=f"127.0.0.1:{port}", dashboard=dashboard, log=str(log))
+    warm = Warm(
+        pid=process.pid,
+        began=_began(process.pid) or "",
+        address=f"127.0.0.1:{port}",
+        dashboard=dashboard,
+        log=str(log),
+        folder=os.getcwd(),
+    )
     try:
         _await_ready(process, log)
     except BaseException:

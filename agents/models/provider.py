@@ -19,6 +19,7 @@ CONTEXT_TOKENS = 128_000
 """Assumed of a model that the price data does not know."""
 HIDDEN_TOKENS = 1_024
 """Counted when tools or a schema are sent: providers put instructions of their own before them (about 700 tokens at most)."""
+_OF_CALLER = " in the environment of the process that calls (on a cluster that of `callboard up` or `ray start`)"
 _CAN = frozenset({Need.TEXT, Need.NATIVE_TOOLS, Need.JSON_SCHEMA, Need.PLANNING})
 
 
@@ -101,11 +102,14 @@ class ProviderModel:
     @property
     def missing(self) -> str | None:
         """Why it can't be called here, in one sentence that says what to do: no extra, or no key."""
+        return self._lacks()
+
+    def _lacks(self, place: str = "") -> str | None:
         where = PROVIDERS[self.provider]
         if not all(map(_installed, ("pydantic_ai", where.module))):
             return f"model {self.id} needs an extra; install it with: pip install 'callboard[{self.provider}]'"
         if self._key() is None and self.base_url is None:
-            return f"model {self.id} needs a key; set {self._keys[0]}, or {where.address} to a server that needs none"
+            return f"model {self.id} needs a key; set {self._keys[0]}{place}, or {where.address} to a server that needs none"
         return None
 
     def bound(self, request: ModelRequest) -> tuple[int, int]:
@@ -119,8 +123,9 @@ class ProviderModel:
         """Answer ``request``, streamed when ``on_text`` listens. Raises ``ModelError``."""
         if request.choice is not None:
             raise ModelError(f"{self.id} cannot score choices; its profile must not promise log_probabilities", charged=False)
-        if self.missing is not None:
-            raise ModelError(self.missing, charged=False)
+        lacks = self._lacks(_OF_CALLER)
+        if lacks is not None:
+            raise ModelError(lacks, charged=False)
         from agents.models import exchange
 
         try:

@@ -16,7 +16,7 @@ from orchestrator.checkup.check import Check, note, ok, problem
 SECONDS = 0.5
 """How long somebody is given to answer."""
 
-PORTS = {6379: "the head of a Ray cluster", 8265: "Ray's dashboard"}
+PORTS = {6379: "the head of a Ray cluster", 8265: "Ray's dashboard", 52365: "where a node takes jobs"}
 
 _DASHBOARD = 8265
 _CLIENT_PORT = 10001
@@ -54,7 +54,11 @@ def current_cluster(environment: Mapping[str, str] = os.environ) -> Iterator[Che
 def ports(wanted: Mapping[int, str] = PORTS) -> Iterator[Check]:
     """The ports that a cluster on this machine listens on."""
     taken = {port: _holder(port) for port in wanted if _answers("127.0.0.1", port)}
-    strangers = {port: words for port, words in taken.items() if not any("/ray/" in word or "gcs_server" in word for word in words)}
+    strangers = {
+        port: words
+        for port, words in taken.items()
+        if not any("/ray/" in word or "gcs_server" in word or word.startswith("ray::") for word in words)
+    }
     for port, words in strangers.items():
         who = " ".join(os.path.basename(word) for word in words[:4]) or "another program"
         said = f"{port} ({wanted[port]}) is taken by {who}"
@@ -80,7 +84,8 @@ def authentication(environment: Mapping[str, str] = os.environ) -> Iterator[Chec
     file = Path(named or "~/.ray/auth_token").expanduser()
     if file.is_file():
         loose = stat.S_IMODE(file.stat().st_mode) & 0o077
-        yield note(name, f"in {file}, which others can read", f"chmod 600 {file}") if loose else ok(name, f"in {file}")
+        said = f"in {file}, which Ray itself makes readable for every user of this machine"
+        yield note(name, said, f"chmod 600 {file}, if others use it") if loose else ok(name, f"in {file}")
     elif named:
         yield problem(name, f"RAY_AUTH_TOKEN_PATH is {named}, and there is no such file", "correct it, or unset it")
     else:

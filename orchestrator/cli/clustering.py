@@ -31,7 +31,7 @@ def up(
 ) -> int:
     """Start a cluster on this machine that stays.
 
-    It has coordinator and hosts ready, and `callboard run` uses it until `callboard down`.
+    It has coordinator and hosts ready, and `callboard run` uses it until `callboard down`. Hosts work in the folder that it is called in.
     """
     from orchestrator import warm
 
@@ -43,8 +43,9 @@ def up(
             warm.stop(started)
             raise
         board = f"http://{started.dashboard}" if started.dashboard else None
-        streams.note(f"up at {started.address}" + (f", dashboard at {board}" if board else "") + f"; journal {journal}")
-        streams.note("`callboard run TARGET` uses it now; `callboard down` ends it")
+        token = "; it asks for Ray's token: Ray's own commands need RAY_AUTH_MODE=token" if started.asks_for_token else ""
+        streams.note(f"up at {started.address}" + (f", dashboard at {board}" if board else "") + f"; journal {journal}{token}")
+        streams.note(f"`callboard run TARGET` uses it now, with relative paths from {started.folder}; `callboard down` ends it")
         if as_json:
             streams.write_json({"address": started.address, "dashboard": board, "journal": journal, "log": started.log}, out)
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from orchestrator.cli import options, streams
+from orchestrator.cli import exits, options, streams
 from protocols import ids
 from protocols.failures import BadInput
 
@@ -37,6 +37,7 @@ MOST_BYTES = 512 << 20
 @click.option("--entrypoint-memory", "memory", type=int, metavar="BYTES", help="Memory for the driver.")
 @click.option("--metadata-json", metavar="JSON", help="More metadata of the job.")
 @click.option("--no-wait", is_flag=True, help="Do not follow the run.")
+@options.as_json
 @options.debug
 def submit(
     target: str,
@@ -54,11 +55,12 @@ def submit(
     memory: int | None,
     metadata_json: str | None,
     no_wait: bool,
+    as_json: bool,
 ) -> int:
     """Submit a run to a cluster as a Ray job.
 
-    Its id is the job's, so that submitting it twice runs it once. The log is followed, and the exit code is the run's; when this
-    process, or the job itself, is lost, the run goes on.
+    Its id is the job's, so that submitting it twice runs it once. The log is followed on standard error, the output goes to standard
+    output, and the exit code is the run's; when this process, or the job itself, is lost, the run goes on.
     """
     from orchestrator.journal import shown
 
@@ -93,14 +95,18 @@ def submit(
         new = jobs.submit(job)
         streams.note(f"{run_id} {'is submitted' if new else 'was submitted before; nothing runs twice'} ({jobs.address}/#/jobs/{run_id})")
         if no_wait:
-            out.write(f"{run_id}\n")
+            streams.write_json({"run": run_id}, out) if as_json else streams.write_output(run_id, out)
             return 0
-
-        def write(text: str) -> None:
-            out.write(text)
-            out.flush()
-
-        return jobs.follow(run_id, write)
+        try:
+            report = jobs.follow(run_id, streams.note)
+        except KeyboardInterrupt:
+            streams.note(f"callboard: the run goes on; submit it again with --run-id {run_id} to follow it")
+            return int(exits.Exit.INTERRUPTED)
+        if as_json:
+            streams.write_json(report, out)
+        elif report.get("output") is not None:
+            streams.write_output(report["output"], out)
+        return int(report["exit_code"])
 
 
 def _packed(target: str, working_dir: str | None) -> tuple[str, str | None]:
