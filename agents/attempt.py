@@ -12,6 +12,7 @@ from agents.context import Concluding, Conversation
 from agents.desk import Desk, NoTurn, Turn
 from agents.effects import same, standing, unsettled
 from agents.guards import Meter, Mistakes, Objection, failed
+from agents.mishap import passes, worded
 from agents.models.port import Model
 from agents.repetition import Repetition
 from agents.role import Role
@@ -176,13 +177,12 @@ class Attempt:
                     if heir is None:
                         raise Failed(failure) from None
                     then = heir.id
-            except asyncio.CancelledError as error:
+            except BaseException as error:
                 raised = error
-                failure = Failure(verdict=Verdict.CANCELLED, message="the work was stopped during this call; it may have been charged")
-                raise
-            except Exception as error:
-                raised = error
-                failure = _provider(model.id, f"{type(error).__name__}: {error}", False, tried)
+                if passes(error):
+                    failure = Failure(verdict=Verdict.CANCELLED, message="the work was stopped during this call; it may have been charged")
+                    raise
+                failure = _provider(model.id, worded(error), False, tried)
                 raise Failed(failure) from error
             finally:
                 desk.settle(need, used)

@@ -217,6 +217,11 @@ class CoordinatorActor:
         """Open the journal and attach to the hosts."""
         await self._ready()
 
+    async def stop(self) -> None:
+        """See ``Coordinator``. One that has not started yet has nothing at work."""
+        if self._coordinator is not None and self._ready_to_serve:
+            await self._coordinator.stop()
+
     async def hello(self) -> tuple[int, str | None, int]:
         """The schema of its messages, where its journal is, and how many coordinators there are."""
         return SCHEMA, address_of(self._settings.store), self._settings.coordinators
@@ -324,6 +329,9 @@ class HostActor:
 
     async def deliver(self, batch: bytes) -> int:
         return await self._host.deliver(batch)
+
+    async def stop(self) -> list[Place]:
+        return list(await self._host.stop())
 
     @_untracked
     async def ping(self) -> str:

@@ -124,6 +124,11 @@ class MortalHost:
         self._alive()
         return await self._host.deliver(batch, label)
 
+    async def stop(self) -> tuple[Place, ...]:
+        """See ``HostSide``."""
+        self._alive()
+        return await self._host.stop()
+
     async def ping(self) -> str:
         """See ``HostSide``."""
         self._alive()

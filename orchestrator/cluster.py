@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -15,6 +16,9 @@ from orchestrator.journal import address_of, open_journal
 from orchestrator.remote import NAMESPACE, ActorHandle, RemoteCoordinator, called
 from protocols.failures import BadInput
 from protocols.team import Resources, TeamSpec
+
+END_SECONDS = 2.5
+"""How long coordinators are given to end in good order."""
 
 # Ray's own types do not describe classes decorated with options, so here they are not typed at all.
 _ray: Any = ray
@@ -53,6 +57,7 @@ class RayRuntime:
         self._settings = Settings(token=secrets.token_hex(3), store=store, coordinators=coordinators, hosts=hosts)
         self._started_ray = False
         self._actors: list[ActorHandle] = []
+        self._coordinators: list[RemoteCoordinator] = []
         self._models: set[str] = set()
 
     async def open(self, roles: Callable[[], dict[str, Roles]]) -> tuple[RemoteCoordinator, ...]:
@@ -63,7 +68,8 @@ class RayRuntime:
         await asyncio.to_thread(self._start_ray)
         self._actors = [make_coordinator(number, self._settings) for number in range(self._settings.coordinators)]
         await asyncio.gather(*(called(actor.start.remote()) for actor in self._actors))
-        return tuple(RemoteCoordinator(actor) for actor in self._actors)
+        self._coordinators = [RemoteCoordinator(actor) for actor in self._actors]
+        return tuple(self._coordinators)
 
     def _start_ray(self) -> None:
         if ray.is_initialized():
@@ -87,8 +93,16 @@ class RayRuntime:
             check(role.name, role.resources)
 
     async def close(self) -> None:
-        """End the actors, and Ray if it was started here."""
-        self._actors = []
+        """Stop all work, end the actors, and Ray if it was started here."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(END_SECONDS):
+                    await asyncio.gather(*(one.stop() for one in self._coordinators), return_exceptions=True)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        self._actors, self._coordinators = [], []
         if self._started_ray:
             await asyncio.to_thread(ray.shutdown)
             self._started_ray = False

@@ -6,7 +6,6 @@ a transaction is on its way the next batch gathers, so the disk's pace sets the 
 
 import asyncio
 import secrets
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from orchestrator.purse import Purse, reclaim
 from orchestrator.reducer.state import Act, RunState
 from orchestrator.replay import reader, replay
 from orchestrator.requests import hear
-from orchestrator.roster import Roster
+from orchestrator.roster import Roster, losses
 from orchestrator.scheduler import schedule
 from orchestrator.sides import HostSide, Place, Watched
 from orchestrator.takeover import places, read_own
@@ -33,9 +32,6 @@ from protocols import codec
 from protocols import messages as m
 from protocols.envelope import Batch, Envelope
 from protocols.failures import BadInput, StorageError, UnknownMessage, Verdict
-
-ADJUST_SECONDS = 0.5
-"""How often the number of hosts is looked at."""
 
 MEND_SECONDS = 2.0
 """How often it is tried to go on with a run that could not be stored."""
@@ -47,6 +43,9 @@ KEPT_TASKS = 200_000
 """Finished runs stay in memory, for those who still read them, while they have no more tasks than this together."""
 
 log = get_logger("coordinator")
+
+STOP_SECONDS = 2.0
+"""How long a coordinator that ends in good order waits for its hosts."""
 
 DISPATCHED = 1_000
 """At most so many attempts of a run start with one append: hosts are at work on the first while the next are prepared."""
@@ -81,6 +80,7 @@ class Coordinator:
         self._queue: list[tuple[list[_Item], asyncio.Future[None] | None]] = []
         self._wake = asyncio.Event()
         self._opening = asyncio.Lock()
+        self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
         self._fetch = reader(journal)
         self._roster = Roster(self.name, self, lambda host: places(self._runs.values()).get(host, ()), self._kept, self._lost, self._wake)
@@ -99,7 +99,7 @@ class Coordinator:
             asyncio.create_task(self._purse.keep(), name="limits"),
         ]
         if self._pools is not None:
-            self._tasks.append(asyncio.create_task(self._adjust(self._pools), name="pools"))
+            self._tasks.append(asyncio.create_task(self._pools.keep(self.states, self._roster), name="pools"))
         self._tasks.append(asyncio.create_task(self._mend(), name="mending"))
         if own:
             self._turnstile.rest()
@@ -107,14 +107,6 @@ class Coordinator:
             self._roster.add(side)
         await self._roster.ready()
         await self._join(own)
-
-    async def _adjust(self, pools: Pools) -> None:
-        while True:
-            try:
-                await pools.adjust([run.state for run in self._runs.values() if run.is_at_work], self._roster)
-            except Exception:
-                log.exception("the pools could not be adjusted; it is tried again")
-            await asyncio.sleep(ADJUST_SECONDS)
 
     async def _mend(self) -> None:
         """Take up again what could not be stored, when it can be and nobody else has taken it over."""
@@ -125,6 +117,19 @@ class Coordinator:
                     row = await asyncio.to_thread(self._journal.row, run)
                     if row is not None and row.epoch == self._runs[run].epoch:
                         await self.resume(run)
+
+    async def stop(self) -> None:
+        """Have hosts stop all work, and give back what it held and did not use; call it before ``close``. Takes seconds, raises nothing."""
+        if not self._tasks:
+            return  # it has not begun
+        self._stopping = True
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._put([])  # what was being dispatched has been by then
+                await self._lose(await self._roster.stop())
+                await self._purse.rest()
+        except Exception as error:
+            log.warning("what was at work counts as used", why=str(error) or "it did not stop in time")
 
     async def close(self) -> None:
         """Stop working. Runs that have not ended can be resumed from the journal."""
@@ -363,7 +368,8 @@ class Coordinator:
                 self._fold(item, entries, decided)
         room = self._roster.room()
         # Who has the fewest at work goes first: a long run fills the hosts, and a short one must not wait for its end.
-        for here in sorted((run for run in self._runs.values() if run.is_at_work and run.joined), key=lambda run: run.state.at_work):
+        ready = [] if self._stopping else [run for run in self._runs.values() if run.is_at_work and run.joined]
+        for here in sorted(ready, key=lambda run: run.state.at_work):
             dispatch = schedule(here.state, room, DISPATCHED)
             if dispatch is not None:
                 for one in dispatch.items:
@@ -410,15 +416,14 @@ class Coordinator:
 
     async def _lost(self, host: str, at_work: dict[tuple[str, str], int]) -> None:
         """A host is gone, and what it had at work with it."""
-        by_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        for (run, task), attempt in at_work.items():
-            by_run[run].append((task, attempt))
         log.warning("host lost", host=host, tasks=len(at_work))
         self._turnstile.lost()
-        at = now()
-        items = [_Item(run, at, m.AttemptsLost(host=host, tasks=tuple(tasks)), None) for run, tasks in by_run.items()]
-        if items:
-            await self._put(items)
+        await self._lose(losses(host, at_work))
+
+    async def _lose(self, losses: list[tuple[str, m.AttemptsLost]]) -> None:
+        if losses:
+            at = now()
+            await self._put([_Item(run, at, loss, None) for run, loss in losses])
 
     def _later(self, run: str, message: m.Message) -> None:
         self._queue.append(([_Item(run, now(), message, None)], None))

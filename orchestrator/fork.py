@@ -61,7 +61,8 @@ def fork(journal: Journal, run: str, at: int, new: str | None = None, *, goal: A
 
 
 def _decided(journal: Journal, entries: list[Entry], request: m.RunRequested) -> list[Entry]:
-    """What followed from the last of ``entries`` in the same transaction: a run is never cut between a cause and its decisions."""
+    """What followed from the last of ``entries`` in the same transaction, for a run is never cut between a cause and its decisions; and
+    then that nobody has in the fork what was at work at the cut."""
     fetch = reader(journal)
     state = reducer.begin(entries[0].run, entries[0].at, request)
     pending: list[m.Message] = []
@@ -76,16 +77,18 @@ def _decided(journal: Journal, entries: list[Entry], request: m.RunRequested) ->
         state, decided = reducer.step(state, Envelope(entry.run, entry.seq, entry.at, message), fetch)
         pending += reversed(decided)
         _check(state, cause)
-    while pending:
+    own: list[m.Message] = [m.ContinueRequested(user=request.user)] if state.paused else []  # who forks it has it go on
+    own.append(m.RunResumed(epoch=1, returned=True))
+    at = entries[-1].at
+    while pending or own:
+        if not pending:
+            pending, at = [own.pop()], now()
         message = pending.pop()
-        entry = Entry(state.run, state.seq + 1, entries[-1].at, type(message).__name__, codec.pack(message))
+        entry = Entry(state.run, state.seq + 1, at, type(message).__name__, codec.pack(message))
         more.append(entry)
         state, decided = reducer.step(state, Envelope(entry.run, entry.seq, entry.at, message), fetch)
         pending += reversed(decided)
         _check(state, cause)
-    if state.paused:  # who forks it has it go on
-        said = m.ContinueRequested(user=request.user)
-        more.append(Entry(state.run, state.seq + 1, entries[-1].at, type(said).__name__, codec.pack(said)))
     return more
 
 

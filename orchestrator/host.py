@@ -2,13 +2,13 @@
 
 import asyncio
 import secrets
-import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import structlog
 
 from agents.loop import work
+from agents.mishap import frames, passes, worded
 from agents.models.port import Model
 from orchestrator import code
 from orchestrator.code import Roles
@@ -31,8 +31,11 @@ from protocols.trust import Origin
 INLINE = 8_000
 """An output of more packed bytes than this goes to the blob store and travels by digest."""
 
-LEAVE_SECONDS = 2.0
+LEAVE_SECONDS = 1.0
 """How long a host waits for agents that it drops; those that catch their cancelling are left to themselves."""
+
+HEARD_SECONDS = 0.5
+"""How long a host that has stopped all work waits until all of it is known to the coordinator."""
 
 ASK_SECONDS = 0.2
 """How long a host waits before it asks again a coordinator that did not answer."""
@@ -123,29 +126,45 @@ class Host:
                 self._take(parcel.run, codec.unpack(body))
             return inbox.take(unpacked)
 
+    async def stop(self) -> tuple[Place, ...]:
+        """See ``HostSide``."""
+        self._inbox, agents = Inbox(""), list(self._at_work.values())
+        left = await self._leave(agents)
+        try:
+            async with asyncio.timeout(HEARD_SECONDS):
+                await self.outbox.emptied()
+        except TimeoutError:
+            left = agents
+        return tuple((agent.run, agent.task, agent.attempt) for agent in left)
+
     async def close(self) -> None:
         """End all work and close the models."""
         await self._drop()
         await self.models.aclose()
 
     async def _drop(self, all_but: Collection[Place] = ()) -> None:
-        agents = [agent for agent in self._at_work.values() if (agent.run, agent.task, agent.attempt) not in all_but]
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
+        await self._leave([agent for agent in self._at_work.values() if (agent.run, agent.task, agent.attempt) not in all_but])
+        if pump is not None:
+            await asyncio.wait([pump], timeout=LEAVE_SECONDS)
+
+    async def _leave(self, agents: Sequence["Agent"]) -> list["Agent"]:
+        """Abandon these; returns those that do not stop."""
         for agent in agents:
             agent.abandon()
             del self._at_work[agent.run, agent.task]
-        tasks = [agent.task_handle for agent in agents if agent.task_handle is not None]
-        if self._pump is not None:
-            self._pump.cancel()
-            tasks.append(self._pump)
-            self._pump = None
-        if tasks:
-            await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
+        handles = [agent.task_handle for agent in agents if agent.task_handle is not None]
+        _, left = await asyncio.wait(handles, timeout=LEAVE_SECONDS) if handles else (None, set())
+        return [agent for agent in agents if agent.task_handle in left]
 
     def _take(self, run: str, message: m.Message) -> None:
         if isinstance(message, m.Assign):
             agent = Agent(self, run, message)
             self._at_work[run, message.task] = agent
             agent.task_handle = asyncio.create_task(agent.perform())
+            agent.task_handle.add_done_callback(agent.account)
             return
         if isinstance(message, m.HoldRun):
             self._hold(run, message.held)
@@ -227,7 +246,7 @@ class Agent(Keepsakes):
     """One attempt at one task, and the desk it works at."""
 
     __slots__ = (
-        "_answers", "_asks", "_history", "_left", "_over", "_pieces", "_stop", "_used",
+        "_answers", "_asks", "_ended", "_history", "_left", "_over", "_pieces", "_stop", "_used",
         "assign", "attempt", "began", "host", "label", "run", "task", "task_handle",
     )  # fmt: skip
 
@@ -244,7 +263,7 @@ class Agent(Keepsakes):
         self._asks = 0
         self._answers: dict[tuple[str, int], asyncio.Future[m.Message]] = {}
         self._stop: Failure | None = None
-        self._over = False
+        self._over = self._ended = False
         self._pieces: Pieces | None = None
         self.label = f"{run} / {assign.role} / {assign.task}"
         self._history: dict[int, tuple[m.Message, ...]] = {}
@@ -291,11 +310,24 @@ class Agent(Keepsakes):
         structlog.contextvars.bind_contextvars(run=self.run, task=self.task, role=self.assign.role, attempt=self.attempt)
         try:
             output, failure = await self._result()
-        except asyncio.CancelledError:
-            if self._stop is None:
+        except asyncio.CancelledError as error:
+            if self._is_abandoned:
                 self.host.done(self)
                 raise
-            output, failure = None, self._stop
+            output, failure = None, self._stop or _failure(error)
+        self._end_with(output, failure)
+
+    def account(self, handle: asyncio.Task[None]) -> None:
+        """See to it that the task has an end, however its work came to one: a task without would be waited for until the deadline."""
+        error = asyncio.CancelledError() if handle.cancelled() else handle.exception()
+        if not (self._ended or self._is_abandoned or error is None or isinstance(error, KeyboardInterrupt)):
+            self._end_with(None, self._stop or _failure(error))
+
+    @property
+    def _is_abandoned(self) -> bool:
+        return self._over and self._stop is None
+
+    def _end_with(self, output: m.Value | None, failure: Failure | None) -> None:
         if failure is not None:
             log.warning("task failed", verdict=failure.verdict.value, why=failure.message)
         self.tell(
@@ -309,6 +341,7 @@ class Agent(Keepsakes):
                 ended=now(),
             )
         )
+        self._ended = True
         self.host.done(self)
 
     async def _result(self) -> tuple[m.Value | None, Failure | None]:
@@ -325,12 +358,15 @@ class Agent(Keepsakes):
             output = await work(role, value, self, models.get(role), fallback_models=models.fallbacks(role), origin=origin)
             return await self.host.keep(output), None
         except Failed as error:
+            if self._over and isinstance(error.__cause__, asyncio.CancelledError):
+                raise error.__cause__ from None  # the order to stop was seen before it had come
             return None, error.failure
         except CallboardError as error:
             return None, Failure(verdict=Verdict.CODE_ERROR, message=str(error), retryable=error.retryable)
-        except Exception as error:
-            trace = traceback.format_exception(error)[-6:]
-            return None, Failure(verdict=Verdict.CODE_ERROR, message=f"{type(error).__name__}: {error}", evidence=("".join(trace)[-4000:],))
+        except BaseException as error:
+            if passes(error):
+                raise
+            return None, _failure(error)
 
     # the desk
 
@@ -381,6 +417,8 @@ class Agent(Keepsakes):
             self._left = tuple(left + want - was for left, want, was in back)  # type: ignore[assignment]
 
     def tell(self, message: m.Message) -> None:
+        if self._is_abandoned and isinstance(message, m.TaskEnded):
+            return  # how it ends now is not how the task does
         if self._pieces is not None:
             self._pieces.flush()
         self.host.outbox.send(self.run, codec.pack(message), self.label)
@@ -406,3 +444,7 @@ class Agent(Keepsakes):
     def _pass_on(self, text: str) -> None:
         piece = m.PartialOutput(task=self.task, attempt=self.attempt, text=text)
         self.host.outbox.send(self.run, codec.pack(piece), self.label)
+
+
+def _failure(error: BaseException) -> Failure:
+    return Failure(verdict=Verdict.CODE_ERROR, message=worded(error), evidence=(frames(error, 6),))

@@ -33,10 +33,14 @@ class InlineRuntime:
         """Nothing: a model is made by the role that first needs it, and one host serves all."""
 
     async def close(self) -> None:
-        """Stop all work and close the journal."""
-        if self._coordinator is not None:
-            await self._coordinator.close()
-        if self._host is not None:
-            await self._host.close()
-        if self._journal is not None:
-            self._journal.close()
+        """Stop all work, give back what it held and close the journal."""
+        try:
+            if self._coordinator is not None:
+                await self._coordinator.stop()
+        finally:
+            if self._coordinator is not None:
+                await self._coordinator.close()
+            if self._host is not None:
+                await self._host.close()
+            if self._journal is not None:
+                self._journal.close()

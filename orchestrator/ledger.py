@@ -7,7 +7,7 @@ drawn for it from limits that hold over many runs. At every moment, for every ac
 
 from dataclasses import dataclass, field
 
-from protocols.budget import COUNTED, UNLIMITED, ZERO, Amount, Limits, Usage
+from protocols.budget import COUNTED, SPOKEN, UNLIMITED, ZERO, Amount, Limits, Usage
 
 RUN = ""
 """The name of the run's own account."""
@@ -82,7 +82,7 @@ class Shortage:
 
     def __str__(self) -> str:
         whose = "the run" if self.account == RUN else f"task {self.account!r}"
-        return f"{COUNTED[self.dimension]} of {whose}"
+        return f"{SPOKEN[self.dimension]} of {whose}"
 
 
 @dataclass(slots=True)

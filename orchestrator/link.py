@@ -84,6 +84,10 @@ class Outbox:
             self._waiters.append((number, future))
             await future
 
+    async def emptied(self) -> None:
+        """Return when the other side has acknowledged everything."""
+        await self.delivered(self._last)
+
     async def room(self) -> None:
         """Return when the outbox is not full."""
         if len(self._parcels) > FULL:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, PydanticUserError, TypeAdapter, ValidationError
 
 from agents.role import Role
+from agents.tool import problems_of
+from agents.typed import name_of
 from protocols.failures import BadInput, Failed, Failure, Verdict
 from protocols.plan import FROM, Plan, PlanAsk, problems, refs
 from protocols.team import PLANNER
@@ -21,18 +23,14 @@ def from_function(function: Callable[..., Any], roles: Mapping[str, Role], most_
         raise BadInput(f"the planner can't be called: {error}") from None
     if len(parameters) not in (1, 2):
         raise BadInput("a planner function takes the goal, and if it can plan anew also the failures: def plan(goal) -> Plan")
-    try:
-        kind = get_type_hints(function).get(parameters[0], Any)
-    except NameError as error:
-        raise BadInput(f"the planner's annotations can't be read: {error}") from None
-    goals: TypeAdapter[Any] = TypeAdapter(kind)
+    goals: TypeAdapter[Any] = TypeAdapter(_goal_kind(function))
     replans = len(parameters) == 2
 
     async def run(ask: PlanAsk) -> Plan:
         try:
             goal = goals.validate_python(ask.goal)
         except ValidationError as error:
-            raise _refused([f"the goal does not fit the planner: {error.errors()[0]['msg']}"]) from None
+            raise _refused([f"the goal does not fit the planner: {problems_of(error)}"]) from None
         made = function(goal, ask.failures) if replans else function(goal)
         plan = await made if inspect.isawaitable(made) else made
         if not isinstance(plan, Plan):
@@ -63,6 +61,53 @@ def from_role(role: Role, roles: Mapping[str, Role], most_tasks: int) -> Role:
         return "\n\n".join(parts)
 
     return replace(role, name=PLANNER, input=PlanAsk, output=Annotated[Plan, AfterValidator(checked)], prompt=prompt)
+
+
+def check_goal(planner: Callable[..., Any] | Role, goal: Any) -> None:
+    """Raises ``BadInput`` for a goal (JSON) that the planner can't take. A role that plans from text takes every goal but none at all."""
+    if isinstance(planner, Role):
+        if goal is not None and planner.input is str:
+            return
+        kind, shape = planner.input, planner.input_shape.schema
+        try:
+            planner.input_shape.read(goal)
+            return
+        except BadInput as error:
+            why = str(error)
+    else:
+        kind = _goal_kind(planner)
+        goals: TypeAdapter[Any] = TypeAdapter(kind)
+        try:
+            goals.validate_python(goal)
+            return
+        except ValidationError as error:
+            why = problems_of(error)
+        try:
+            shape = goals.json_schema()
+        except PydanticUserError:
+            shape = {}
+    raise BadInput(unfit("the planner", kind, shape, goal, why))
+
+
+def unfit(taker: str, kind: Any, shape: Mapping[str, Any], goal: Any, why: str) -> str:
+    """The sentence for a goal that does not fit who takes it: what is wrong, what is wanted, and how it is given."""
+    wrong = "there is no goal" if goal is None else f"the goal does not fit ({why})"
+    written = _WRITTEN.get(next(iter(_types(_follow(shape, shape))), ""), "")
+    return f"{wrong}: {taker} takes {name_of(kind)}; give it with --goal or --input{written}"
+
+
+_WRITTEN = {
+    "array": """, as JSON like --goal '["a", "b"]'""",
+    "object": """, as JSON like --goal '{"name": "value"}'""",
+}
+
+
+def _goal_kind(function: Callable[..., Any]) -> Any:
+    """The type of the goal that a planner function takes."""
+    try:
+        return get_type_hints(function).get(next(iter(inspect.signature(function).parameters)), Any)
+    except NameError as error:
+        raise BadInput(f"the planner's annotations can't be read: {error}") from None
 
 
 def check(plan: Plan, roles: Mapping[str, Role], most_tasks: int, known: tuple[str, ...] = ()) -> list[str]:

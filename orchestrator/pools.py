@@ -1,7 +1,8 @@
 """Pools: how many hosts serve each kind of resources. They grow with what waits, and shrink when it is quiet. No Ray here."""
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from orchestrator.sides import HostSide
 from protocols.team import Resources
 
 log = get_logger("pools")
+
+ADJUST_SECONDS = 0.5
+"""How often the number of hosts is looked at."""
 
 QUIET_SECONDS = 30.0
 """A host that is not needed and has had nothing at work for this long is let go."""
@@ -65,6 +69,15 @@ class Pools:
         self._hiring = hiring
         self._quiet = quiet
         self._pools: dict[str, _Pool] = {}
+
+    async def keep(self, states: Callable[[], Iterable[RunState]], roster: Roster) -> None:
+        """Adjust them to the runs at work, until cancelled."""
+        while True:
+            try:
+                await self.adjust(list(states()), roster)
+            except Exception:
+                log.exception("the pools could not be adjusted; it is tried again")
+            await asyncio.sleep(ADJUST_SECONDS)
 
     async def adjust(self, states: Iterable[RunState], roster: Roster) -> None:
         """Hire for what these runs need now, and let go what has been quiet."""

@@ -116,6 +116,12 @@ class Purse:
                 except Exception:
                     log.exception("limits could not be settled; it is tried again", run=pocket.here.state.run)
 
+    async def rest(self) -> None:
+        """Draw no more, and give back what is not promised: nothing is at work any more. Raises ``StorageError``."""
+        await self.close()
+        for pocket in list(self._pockets.values()):
+            await self._renew(pocket, rests=True)
+
     async def close(self) -> None:
         """Draw no more."""
         tasks = [pocket.drawing for pocket in self._pockets.values() if pocket.drawing is not None]
@@ -170,14 +176,15 @@ class Purse:
         await self._say(state.run, denied)
         return True
 
-    async def _renew(self, pocket: _Pocket) -> None:
+    async def _renew(self, pocket: _Pocket, *, rests: bool = False) -> None:
         async with pocket.lock:
             if not pocket.here.is_at_work or not pocket.joined:
                 return
             account, state = pocket.account, pocket.here.state
             others_wait = await asyncio.to_thread(self._journal.settle, pocket.claim, account.settled, None, now())
             taken = _taken(account)
-            if others_wait and state.drawing is None and any(limit > taken[place] for place, limit in account.bounds):
+            gives = rests or (others_wait and state.drawing is None)
+            if gives and any(limit > taken[place] for place, limit in account.bounds):
                 less = m.AllowanceGranted(total=Limits(**{COUNTED[place]: 0 for place, _ in account.bounds}))
                 await self._say(state.run, less)
                 if pocket.here.is_at_work:

@@ -53,6 +53,11 @@ class RemoteHost:
         taken: int = await called(self._handle.deliver.options(name=label or "deliver").remote(batch))
         return taken
 
+    async def stop(self) -> Sequence[Place]:
+        """See ``HostSide``."""
+        left: list[Place] = await called(self._handle.stop.remote())
+        return left
+
     async def ping(self) -> str:
         """See ``HostSide``."""
         incarnation: str = await called(self._handle.ping.remote())
@@ -69,6 +74,10 @@ class RemoteCoordinator:
         """See ``CoordinatorSide``."""
         taken: int = await called(self._handle.deliver.remote(host, batch))
         return taken
+
+    async def stop(self) -> None:
+        """See ``Coordinator``."""
+        await called(self._handle.stop.remote())
 
     async def put_blob(self, data: bytes) -> BlobRef:
         """See ``CoordinatorSide``."""

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -12,13 +12,16 @@ from orchestrator.observe.logs import get_logger
 from orchestrator.sides import CoordinatorSide, HostSide, Place
 from protocols import codec
 from protocols.failures import CallboardError, Verdict
-from protocols.messages import HoldRun, StopTask
+from protocols.messages import AttemptsLost, HoldRun, StopTask
 
 log = get_logger("roster")
 
 PING_SECONDS = 0.5
 PATIENCE_SECONDS = 15.0
 """A host that has not answered for this long is taken for lost."""
+
+REST_SECONDS = 1.7
+"""How long a host is given to stop its work; the others do not wait for one that does not answer."""
 
 Lost = Callable[[str, dict[tuple[str, str], int]], Awaitable[None]]
 """Told of a host that is gone, with its attempts by (run, task)."""
@@ -91,6 +94,18 @@ class Roster:
                 while any(name not in self.links and not watch.done() for name, (_, watch) in self._watches.items() if name in hosts):
                     self._attached.clear()
                     await self._attached.wait()
+
+    async def stop(self) -> list[tuple[str, AttemptsLost]]:
+        """Have all hosts stop their work; what they had and is surely at rest is forgotten, and comes back by run."""
+        links = list(self.links.items())
+        answers = await asyncio.gather(*(asyncio.wait_for(link.side.stop(), REST_SECONDS) for _, link in links), return_exceptions=True)
+        stopped = []
+        for (name, link), left in zip(links, answers, strict=True):
+            if self.links.get(name) is link and not isinstance(left, BaseException):
+                at_rest = {(run, task): n for (run, task), n in link.at_work.items() if (run, task, n) not in {tuple(one) for one in left}}
+                link.at_work = {place: n for place, n in link.at_work.items() if place not in at_rest}
+                stopped += losses(name, at_rest, returned=True)
+        return stopped
 
     async def close(self) -> None:
         """Let go of all hosts."""
@@ -190,3 +205,11 @@ class Roster:
         if link is not None:
             link.pump.cancel()
             await self._lost(name, link.at_work)
+
+
+def losses(host: str, at_work: Mapping[tuple[str, str], int], *, returned: bool = False) -> list[tuple[str, AttemptsLost]]:
+    """By run, that these attempts of a host are at work no more."""
+    by_run: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for (run, task), attempt in at_work.items():
+        by_run[run].append((task, attempt))
+    return [(run, AttemptsLost(host=host, tasks=tuple(tasks), returned=returned)) for run, tasks in by_run.items()]

@@ -69,6 +69,11 @@ class HostSide(Protocol):
         """Take a batch; returns the number of the last parcel taken."""
         ...
 
+    async def stop(self) -> Sequence[Place]:
+        """Take no more work and stop all there is, without results; returns when what was used is told, and durable: what may still be
+        at work, or has used more than was told."""
+        ...
+
     async def ping(self) -> str:
         """The host's incarnation: another one than before means that its process was lost in between."""
         ...

@@ -10,7 +10,7 @@ from agents.models.port import Model
 from agents.role import Role, unmet
 from orchestrator import fallback
 from orchestrator.merge import Merge, collect, only
-from orchestrator.planner import check, from_function, from_role
+from orchestrator.planner import check, check_goal, from_function, from_role, unfit
 from protocols import ids
 from protocols.budget import COUNTED, UNLIMITED, Limits
 from protocols.chat import Throttling
@@ -133,17 +133,20 @@ class Team:
         return {name: declared for name, declared in found.items() if declared is not None and declared != Throttling()}
 
     def plan(self, goal: Any) -> Plan | None:
-        """The plan that is known before the run: the fixed one, or the one task of a team of one role."""
+        """The plan that is known before the run: the fixed one, or the one task of a team of one role.
+
+        Raises ``BadInput`` for a goal that its planner or that role can't take.
+        """
         if isinstance(self.planner, Plan):
             return self.planner
         if self.planner is not None:
+            check_goal(self.planner, goal)
             return None
         (role,) = self._first
         try:
-            role.read_input(goal)
+            role.input_shape.read(goal)
         except BadInput as error:
-            missing = "; give the run a goal (--goal or --input)" if goal is None else ""
-            raise BadInput(f"{error}{missing}") from None
+            raise BadInput(unfit(f"role {role.name!r}", role.input, role.input_shape.schema, goal, str(error))) from None
         return Plan(tasks=(Task(id=role.name, role=role.name, input=goal),))
 
     @property

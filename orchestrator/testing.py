@@ -87,7 +87,7 @@ class Rehearsal:
     @property
     def lost(self) -> int:
         """How many attempts were lost with their host."""
-        return sum(len(one.tasks) for one in self.messages if isinstance(one, m.AttemptsLost))
+        return sum(len(one.tasks) for one in self.messages if isinstance(one, m.AttemptsLost) and not one.returned)
 
 
 def rehearse(team: Team, goal: Any = None, **settings: Any) -> Rehearsal:

@@ -77,6 +77,9 @@ UNLIMITED = Limits()
 COUNTED = ("tokens", "micros", "model_calls", "tool_calls", "turns")
 """The dimensions that add up; a vector of them is how the ledger and the leases count."""
 
+SPOKEN = ("tokens", "money", "model_calls", "tool_calls", "turns")
+"""The same, as people are told of them."""
+
 Amount = tuple[int, int, int, int, int]
 """One integer for each of ``COUNTED``, in that order."""
 

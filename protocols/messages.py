@@ -79,10 +79,12 @@ class ContinueRequested(Message):
 
 
 class RunResumed(Message):
-    """A coordinator took the run over at ``epoch``. Of what was at work only ``kept`` still is, as (task, attempt)."""
+    """A coordinator took the run over at ``epoch``. Of what was at work only ``kept`` still is, as (task, attempt). With ``returned`` the
+    rest was never given to anybody, as in a fork, which begins with this entry: what it holds is given back."""
 
     epoch: int
     kept: tuple[tuple[str, int], ...] = ()
+    returned: bool = False
 
 
 # --- what a host tells of an agent ----------------------------------------------------------------------------------
@@ -298,10 +300,12 @@ class SubtasksEnded(Message):
 
 
 class AttemptsLost(Message):
-    """Attempts whose host is gone."""
+    """Attempts whose host is gone. With ``returned`` they were stopped in good order: all that they used was told, and the rest of what
+    they held is given back."""
 
     host: str
     tasks: tuple[tuple[str, int], ...]
+    returned: bool = False
 
 
 class TaskClosed(Message):

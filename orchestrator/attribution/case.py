@@ -12,6 +12,7 @@ from orchestrator.observe.figures import brief
 from orchestrator.observe.history import unpacked
 from orchestrator.observe.output import content
 from protocols.chat import ToolCall
+from protocols.failures import Failure
 from protocols.messages import FellBack, Message, ModelCalled, RunRequested, SubtasksAsked, TaskClosed, TaskEnded, TasksAdded, ToolCalled
 from protocols.plan import needs
 
@@ -30,7 +31,7 @@ def cases(journal: Journal, run: str, failed: Collection[str]) -> dict[str, Traj
     among = {task: _nearest(task, into) for task in failed}
     wanted = set().union(*among.values()) if among else set()
     told: list[tuple[str, Step]] = []
-    ends: dict[str, str] = {}
+    ends: dict[str, Failure | None] = {}
     stepped: set[str] = set()
     for entry in journal.read(run):
         if entry.tag in _TOLD:
@@ -39,17 +40,21 @@ def cases(journal: Journal, run: str, failed: Collection[str]) -> dict[str, Traj
                 if isinstance(said, FellBack):
                     roles[task] = said.to.role or said.role
                 elif isinstance(said, TaskEnded | TaskClosed):
-                    ends[task] = said.failure.message if said.failure else ""
-                    if task not in stepped:  # plain Python says nothing on its way: its result is its one step
+                    ends[task] = said.failure
+                    if task not in stepped:  # plain Python, or a model that never answered: the result is the one step
                         told.append((task, _own(task, _output(journal, said), entry.seq, None, roles[task])))
                 else:
-                    stepped.add(task)
-                    told += [(task, step) for step in _steps(said, entry.seq, roles[task])]
+                    made = _steps(said, entry.seq, roles[task])
+                    told += [(task, step) for step in made]
+                    if any(step.actor is Actor.AGENT for step in made):
+                        stepped.add(task)
     return {
         task: Trajectory(
             steps=tuple(step for name, step in told if name in near),
             goal=goal,
-            failure=ends.get(task, ""),
+            failure=end.message if (end := ends.get(task)) else "",
+            task=task,
+            verdict=end.verdict if end else None,
         )
         for task, near in among.items()
     }
@@ -87,13 +92,15 @@ def _nearest(task: str, into: Mapping[str, list[str]]) -> set[str]:
 def _steps(said: Message, seq: int, role: str) -> list[Step]:
     match said:
         case ModelCalled(reply=None):
-            return [Step(who=said.model, actor=Actor.TOOL, text=said.failure.message if said.failure else "", failed=True, entry=seq)]
+            text, verdict = (said.failure.message, said.failure.verdict) if said.failure else ("", None)
+            return [Step(who=said.model, actor=Actor.TOOL, text=text, failed=True, entry=seq, verdict=verdict)]
         case ModelCalled():
             assert said.reply is not None
             return [_own(said.task, said.reply.text, seq, said.step, role, said.reply.tool_calls)]
         case ToolCalled():
-            text = said.content[:TEXT]
-            return [Step(who=said.call.name, actor=Actor.TOOL, text=text, failed=said.failure is not None, ordinal=said.step, entry=seq)]
+            text, verdict = said.content[:TEXT], said.failure.verdict if said.failure else None
+            failed = verdict is not None
+            return [Step(who=said.call.name, actor=Actor.TOOL, text=text, failed=failed, ordinal=said.step, entry=seq, verdict=verdict)]
         case SubtasksAsked():
             calls = tuple(ToolCall(id="", name=task.role, arguments={"task": task.id}) for task in said.tasks)
             return [_own(said.task, "", seq, said.step, role, calls)]

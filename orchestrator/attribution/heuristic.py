@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from orchestrator.attribution.signals import Told
 from orchestrator.attribution.trajectory import Actor, Attribution, Cause, Trajectory
-from protocols.failures import BadInput
+from protocols.failures import BadInput, Verdict
 
 WEIGHTS: Mapping[str, float] = {
     "early": -0.6,
@@ -27,6 +27,22 @@ WEIGHTS: Mapping[str, float] = {
     "closes": 0.3,
     "takes_over": 0.9,
 }
+
+ALONE = 0.5
+"""The most that is claimed of an agent that nobody else could be told from."""
+
+_EXACT: Mapping[Verdict, Cause] = {
+    Verdict.BAD_ARGUMENTS: Cause.INVOCATION,
+    Verdict.HALLUCINATED_TOOL: Cause.INVOCATION,
+    Verdict.TOOL_ERROR: Cause.SYSTEM,
+    Verdict.EFFECT_IN_DOUBT: Cause.SYSTEM,
+    Verdict.CODE_ERROR: Cause.SYSTEM,
+    Verdict.PROVIDER: Cause.SYSTEM,
+    Verdict.INFRASTRUCTURE: Cause.SYSTEM,
+    Verdict.SCHEMA: Cause.ADHERENCE,
+    Verdict.REFUSED: Cause.GUARDRAIL,
+}
+"""Verdicts that leave no doubt about the kind of mistake of the task that ended with them."""
 
 _REASONS = {
     "blocked": "it met a policy, a filter or a check for robots",
@@ -61,6 +77,19 @@ class Heuristic:
             agents[told.steps[at].who] += one
         step = max(told.places, key=lambda at: (chance[at] * agents[told.steps[at].who], -at))
         who = told.steps[step].who
+        sure = agents[who] if len(agents) > 1 else min(agents[who], ALONE)
+        verdict = trajectory.verdict
+        if who == trajectory.task and verdict is not None and verdict in _EXACT:  # what is recorded goes before what is guessed
+            failing = [at for at in told.places if told.steps[at].who == who and signals[at]["fails"]]
+            step = failing[-1] if failing else step
+            called = f"what it called there ({told.steps[step + 1].who}) failed, and " if failing else ""
+            return Attribution(
+                who=who,
+                step=step,
+                cause=_EXACT[verdict],
+                confidence=round(min(sure, 1.0), 2),
+                because=f"{called}the task is recorded as {verdict.value}",
+            )
         causes: dict[Cause, float] = defaultdict(float)
         for at, one in chance.items():  # the step may be wrong and its agent right: all of the agent's steps have a say in the cause
             if told.steps[at].who == who:
@@ -69,8 +98,8 @@ class Heuristic:
             who=who,
             step=step,
             cause=max(causes, key=lambda cause: causes[cause]),
-            confidence=round(min(agents[who], 1.0), 2),
-            because=self._because(signals[step]) if len(agents) > 1 or len(chance) > 1 else "nobody else took a step",
+            confidence=round(min(sure, 1.0), 2),
+            because=self._because(signals[step]) if len(chance) > 1 else "it took the only step there is",
         )
 
     def _because(self, found: Mapping[str, float]) -> str:
@@ -86,7 +115,8 @@ def _cause(told: Told, at: int, found: Mapping[str, float]) -> Cause:
     if found["blocked"]:
         return Cause.GUARDRAIL
     if found["fails"]:
-        return Cause.INVOCATION
+        after = told.after(at)
+        return _EXACT.get(after.verdict, Cause.INVOCATION) if after and after.verdict else Cause.INVOCATION
     answers_a_person = before is None or before.actor is Actor.PERSON
     if step.calls and answers_a_person:
         return Cause.MISALIGNMENT

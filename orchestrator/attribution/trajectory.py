@@ -6,6 +6,7 @@ from typing import Protocol
 from pydantic import Field
 
 from protocols.chat import ToolCall
+from protocols.failures import Verdict
 from protocols.record import Record
 
 
@@ -20,7 +21,8 @@ class Actor(StrEnum):
 class Step(Record):
     """One message or result. ``who`` is the agent's name (or the person's, or the tool's); ``failed`` says that it reports an error.
 
-    Of a step from a journal ``role`` is the role of its task, ``ordinal`` its number in its task and ``entry`` the number of its entry.
+    Of a step from a journal ``role`` is the role of its task, ``ordinal`` its number in its task and ``entry`` the number of its entry;
+    ``verdict`` is what a failed one is recorded with.
     """
 
     who: str
@@ -31,14 +33,20 @@ class Step(Record):
     role: str = ""
     ordinal: int | None = None
     entry: int = 0
+    verdict: Verdict | None = None
 
 
 class Trajectory(Record):
-    """Everything that led to a failure, from the goal on; ``failure`` is how it ended, where that is known."""
+    """Everything that led to a failure, from the goal on; ``failure`` is how it ended, where that is known.
+
+    Of a case from a journal ``task`` is the one that failed, and ``verdict`` what it is recorded with.
+    """
 
     steps: tuple[Step, ...]
     goal: str = ""
     failure: str = ""
+    task: str = ""
+    verdict: Verdict | None = None
 
 
 class Cause(StrEnum):

@@ -57,12 +57,15 @@ def goal(text: str | None, source: str | None) -> Any:
     """The goal from ``--goal`` or from the file (``-`` is standard input) of ``--input``; ``None`` without either.
 
     JSON objects, arrays and numbers are read as such, and whatever JSON a ``.json`` file holds; all else is text.
-    Raises ``BadInput``.
+    Raises ``BadInput``, also for a ``--goal`` that begins as an object or array and is none.
     """
     if text is not None and source is not None:
         raise BadInput("--goal and --input both give the goal; use one of them")
     if text is not None:
-        return _json_or_text(text)
+        value = _json_or_text(text)
+        if isinstance(value, str) and text.lstrip()[:1] in ("[", "{"):
+            raise BadInput(f"--goal begins like JSON and is broken: {_broken(text)}; correct it, or give such text with --input FILE")
+        return value
     if source is None:
         return None
     content = _read(source)
@@ -97,6 +100,16 @@ def _json_or_text(text: str) -> Any:
         return text
     plain = isinstance(value, dict | list | int | float) and not isinstance(value, bool)
     return value if plain else text
+
+
+def _broken(text: str) -> str:
+    try:
+        json.loads(text, parse_constant=_no_number)
+    except ValueError as error:
+        return str(error)
+    except RecursionError:
+        pass
+    return "it is nested too deeply to be read"
 
 
 def _no_number(name: str) -> Any:

@@ -19,6 +19,17 @@ _WINDOWS = ("run", "hour", "day", "month", "total")
 _FIELDS = {"usd": "micros", "tokens": "tokens", "calls": "model_calls", "tool_calls": "tool_calls", "turns": "turns"}
 """What people write, and the dimension that it stands for."""
 
+_LOAD = """Set the limits of a file, all or none. What it does not name stays as it is.
+
+\b
+[everyone.day]
+usd = 5
+[user.ada.hour]
+tokens = 100000
+calls = 50
+"""
+"""In the docstring of a command, formatters would escape the mark that keeps these lines apart."""
+
 _MOST = 10**15
 _TITLES = ("whose", "per", "limit on", "limit", "used", "reserved", "left", "until")
 
@@ -70,13 +81,16 @@ def set_(user: str | None, everyone: bool, span: str, store: str | None, as_json
     given = _limits({name: value for name, value in amounts.items() if value is not None}, "--")
     if given == Limits():
         raise BadInput("give at least one limit: --usd, --tokens, --calls, --tool-calls or --turns")
-    with options.opened(store) as journal:
+    with options.opened(store, create=True) as journal:
         known = next((one.limits for one in journal.limits(account) if one.window is window), Limits())
         journal.set_limits([Limit(account, window, known.model_copy(update=given.model_dump(exclude_none=True)))])
     return _show(store, account, as_json)
 
 
-@budget.command(epilog=options.examples("callboard budget show", "callboard budget show --user ada --json"))
+@budget.command(
+    short_help="Show limits, and what is used and left of them.",
+    epilog=options.examples("callboard budget show", "callboard budget show --user ada --json"),
+)
 @_account
 @options.store
 @options.as_json
@@ -103,23 +117,15 @@ def clear(user: str | None, everyone: bool, span: str | None, store: str | None,
     return _show(store, account, as_json)
 
 
-@budget.command(epilog=options.examples("callboard budget load limits.toml"))
+@budget.command(help=_LOAD, epilog=options.examples("callboard budget load limits.toml"))
 @click.argument("file", metavar="FILE.toml")
 @options.store
 @options.as_json
 @options.debug
 def load(file: str, store: str | None, as_json: bool) -> int:
-    r"""Set the limits of a file, all or none. What it does not name stays as it is.
-
-    \b
-    [everyone.day]
-    usd = 5
-    [user.ada.hour]
-    tokens = 100000
-    calls = 50
-    """
+    """Set the limits of a file; its help shows one."""
     limits = list(_read(file))
-    with options.opened(store) as journal:
+    with options.opened(store, create=True) as journal:
         journal.set_limits(limits)
     return _show(store, None, as_json)
 
@@ -206,7 +212,7 @@ def _show(store: str | None, account: str | None, as_json: bool) -> int:
     for row in rows:
         figures = ("" if row[name] is None else _figure(row["of"], row[name]) for name in ("limit", "used", "reserved", "left"))
         until = moment(row["until"])[:16].replace("T", " ") if row["until"] is not None else ""
-        table.add_row(clean(row["account"]), row["per"], row["of"], *figures, until)
+        table.add_row(clean(row["account"]), row["per"], "money" if row["of"] == "micros" else row["of"], *figures, until)
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
     return 0
 

@@ -10,11 +10,16 @@ import click
 from orchestrator.cli import options, streams
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.journal.port import Journal
     from protocols.messages import ContinueRequested, PauseRequested
 
 WAIT_SECONDS = 5.0
-"""How long the run's coordinator is given to end it."""
+"""How long the run's coordinator is given to hear what is asked of it."""
+
+STOP_SECONDS = 30.0
+"""How long a coordinator that has heard it is given to end the run."""
 
 _LOOK_SECONDS = 0.1
 
@@ -29,7 +34,7 @@ def cancel(run_id: str, store: str | None, reason: str, as_json: bool) -> int:
     """Stop a run. Tasks at work are stopped, what is done stays in the journal."""
     with options.opened(store) as journal:
         run = options.found(journal, run_id).run
-        how = "had ended already" if _ended(journal, run) else "was cancelled" if _asked(journal, run, reason) else None
+        how = "had ended already" if _ended(journal, run) else _asked(journal, run, reason)
     if how is None:
         streams.note(f"nothing is working on {run}; closing it")
         asyncio.run(_abandon(run, store, reason))
@@ -44,18 +49,23 @@ def cancel(run_id: str, store: str | None, reason: str, as_json: bool) -> int:
     return 0
 
 
-def _asked(journal: "Journal", run: str, reason: str) -> bool:
-    """Whether the run ended within ``WAIT_SECONDS`` of being asked to."""
+def _asked(journal: "Journal", run: str, reason: str) -> str | None:
+    """What came of asking; ``None`` where nobody has heard it. What a coordinator has heard is left to it, however long it takes."""
     from protocols import codec
     from protocols.messages import CancelRequested
 
     journal.post(run, codec.pack(CancelRequested(reason=reason)))
-    until = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < until:
-        if _ended(journal, run):
-            return True
+    if not _becomes(lambda: _ended(journal, run) or not journal.posts([run]), WAIT_SECONDS):
+        return None
+    ended = _becomes(lambda: _ended(journal, run), STOP_SECONDS)
+    return "was cancelled" if ended else "is stopping: what it has at work has not ended yet"
+
+
+def _becomes(true: "Callable[[], bool]", seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not (found := true()) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
-    return False
+    return found
 
 
 def _ended(journal: "Journal", run: str) -> bool:
@@ -63,7 +73,10 @@ def _ended(journal: "Journal", run: str) -> bool:
     return row is not None and row.ended
 
 
-@click.command(epilog=options.examples("callboard pause last", "callboard pause run-1ng7w8r"))
+@click.command(
+    short_help="Have a run rest until `callboard continue`.",
+    epilog=options.examples("callboard pause last", "callboard pause run-1ng7w8r"),
+)
 @options.run_id
 @options.store
 @options.as_json
@@ -91,15 +104,18 @@ def _rest(run_id: str, store: str | None, as_json: bool, asked: "PauseRequested 
     """Ask, and wait until it is heard; where nobody works on the run it is kept for whoever does."""
     from protocols import codec
     from protocols.failures import BadInput
+    from protocols.messages import ContinueRequested
 
     with options.opened(store) as journal:
         row = options.found(journal, run_id)
         if row.ended:
             raise BadInput(f"{row.run} has ended; `callboard runs` lists those that have not")
-        journal.post(row.run, codec.pack(asked))
-        until = time.monotonic() + WAIT_SECONDS
-        while (waits := bool(journal.posts([row.run]))) and time.monotonic() < until:
-            time.sleep(_LOOK_SECONDS)
+        waits = False
+        if isinstance(asked, ContinueRequested) and not _paused(journal, row.run):
+            how = "was not paused"
+        else:
+            journal.post(row.run, codec.pack(asked))
+            waits = not _becomes(lambda: not journal.posts([row.run]), WAIT_SECONDS)
     if waits:
         streams.note(f"nothing is working on {row.run}; this is kept for when it is resumed")
     else:
@@ -107,6 +123,13 @@ def _rest(run_id: str, store: str | None, as_json: bool, asked: "PauseRequested 
     if as_json:
         streams.write_json({"run": row.run, "how": "kept" if waits else how}, sys.stdout)
     return 0
+
+
+def _paused(journal: "Journal", run: str) -> bool:
+    """Whether a run rests, or may have been asked to by a word that nobody has heard yet."""
+    from orchestrator.observe.history import summarize
+
+    return bool(journal.posts([run])) or summarize(journal, run).paused
 
 
 async def _abandon(run: str, store: str | None, reason: str) -> None:

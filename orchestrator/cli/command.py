@@ -1,6 +1,7 @@
 """The ``callboard`` command: its subcommands, and the one place where errors become sentences and exit codes."""
 
 import difflib
+import errno
 import importlib
 import keyword
 import os
@@ -69,6 +70,10 @@ Exit codes:
 """
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk says that takes no more."""
+
+
 class _Callboard(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -132,17 +137,32 @@ def _carry_out(args: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: the last flush must not complain either
         return 1
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            return _unexpected(args, error)
+        return _unwritten(args, error)
     except Exception as error:
-        from orchestrator.cli import exits
-        from orchestrator.observe.figures import clean
-        from protocols.failures import CallboardError
+        return _unexpected(args, error)
 
-        if isinstance(error, CallboardError):
-            return _end(args, exits.of_error(error), error.code, str(error))
-        # an error that comes from another process ends in its cause, below that process's traceback
-        said = clean(f"{type(error).__name__}: {error}".rstrip(": \n").splitlines()[-1].strip())
-        missing = ", or `callboard doctor` for what is missing here" if isinstance(error, ImportError) else ""
-        return _end(args, 1, "unexpected", f"something unexpected went wrong ({said}); run it again with --debug for the details{missing}")
+
+def _unwritten(args: list[str], error: OSError) -> int:
+    """Standard output has no room for more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered can't be written either
+    kept = "; what a run gave is kept: `callboard show RUN --output` (`callboard runs` lists them)"
+    return _end(args, 1, "unwritten", f"the output can't be written ({error.strerror}){kept}")
+
+
+def _unexpected(args: list[str], error: Exception) -> int:
+    from orchestrator.cli import exits
+    from orchestrator.observe.figures import clean
+    from protocols.failures import CallboardError
+
+    if isinstance(error, CallboardError):
+        return _end(args, exits.of_error(error), error.code, str(error))
+    # an error that comes from another process ends in its cause, below that process's traceback
+    said = clean(f"{type(error).__name__}: {error}".rstrip(": \n").splitlines()[-1].strip())
+    missing = ", or `callboard doctor` for what is missing here" if isinstance(error, ImportError) else ""
+    return _end(args, 1, "unexpected", f"something unexpected went wrong ({said}); run it again with --debug for the details{missing}")
 
 
 def _end(args: list[str], code: int, name: str, message: str, *, told: bool = False) -> int:

@@ -9,6 +9,15 @@ VARIABLE = "_CALLBOARD_COMPLETE"
 """Set by the script of a shell that asks for completions."""
 
 _SHELLS = ("bash", "zsh", "fish")
+_HELP = """Print the script that makes a shell complete commands, options, runs, teams and models.
+
+\b
+bash  add to ~/.bashrc:
+        eval "$(callboard completion bash)"
+zsh   add to ~/.zshrc, after compinit:
+        eval "$(callboard completion zsh)"
+fish  callboard completion fish > ~/.config/fish/completions/callboard.fish
+"""
 
 
 @add_completion_class
@@ -38,6 +47,7 @@ class _Bash(BashComplete):
 
 
 @click.command(
+    help=_HELP,
     short_help="Print the script that completes commands in a shell.",
     epilog=options.examples(*(f"callboard completion {shell}" for shell in _SHELLS)),
 )
@@ -45,13 +55,7 @@ class _Bash(BashComplete):
 @options.debug
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> int:
-    r"""Print the script that makes a shell complete commands, options, runs, teams and models.
-
-    \b
-    bash  add to ~/.bashrc:  eval "$(callboard completion bash)"
-    zsh   add to ~/.zshrc, after compinit:  eval "$(callboard completion zsh)"
-    fish  callboard completion fish > ~/.config/fish/completions/callboard.fish
-    """
+    """Print the script for this shell."""
     found = get_completion_class(shell)
     assert found is not None
     root = ctx.find_root()

@@ -46,7 +46,11 @@ def list_models(as_json: bool) -> int:
     return 0
 
 
-@model.command("pull", epilog=options.examples("callboard model pull", "callboard model pull qwen2.5-coder-0.5b"))
+@model.command(
+    "pull",
+    short_help="Fetch a model's file and check it.",
+    epilog=options.examples("callboard model pull", "callboard model pull qwen2.5-coder-0.5b"),
+)
 @click.argument("name", metavar="[ID]", default="default", shell_complete=candidates.embedded)
 @options.as_json
 @options.debug

@@ -59,9 +59,13 @@ class Asked(NamedTuple):
 
     def flags(self) -> list[str]:
         """The same for another command line, the goal written out. Raises ``BadInput`` where it would be refused there."""
+        from protocols.failures import BadInput
+
         self.limits()
         goal = self.goal()
         text = goal if goal is None or isinstance(goal, str) else json.dumps(goal)
+        if text is not None and text is goal and self.source is not None and text.lstrip()[:1] in ("[", "{"):
+            raise BadInput(f"the text of {self.source} begins like JSON, and a job's command line would read it so; begin it with a word")
         given = {"--goal": text, "--user": self.user, "--model": self.model, "--timeout": self.timeout, "--budget-usd": self.budget_usd}
         given |= {"--budget-tokens": self.budget_tokens, "--budget-calls": self.budget_calls}
         return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
@@ -161,11 +165,16 @@ def runtime(command: _Command) -> _Command:
     return which(where(hosts(coordinators(gathered))))
 
 
-def opened(url: str | None) -> "closing[Journal]":
-    """The journal at ``url``, to be closed by ``with``."""
-    from orchestrator.journal import open_journal
+def opened(url: str | None, *, create: bool = False) -> "closing[Journal]":
+    """The journal at ``url``, to be closed by ``with``.
 
-    return closing(open_journal(url))
+    Raises ``BadInput`` where a file is missing that it does not ``create``; the journal of the home folder is empty then.
+    """
+    from orchestrator.journal import address_of, open_journal
+
+    if url is None and not create and not os.path.exists(address_of(None) or ""):
+        return closing(open_journal("memory:"))
+    return closing(open_journal(url, must_exist=not create))
 
 
 def found(journal: "Journal", text: str) -> "RunRow":

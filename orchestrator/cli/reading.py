@@ -171,7 +171,10 @@ def journal(run_id: str, store: str | None, as_json: bool, after: int) -> int:
     from orchestrator.observe.history import unpacked
 
     with options.opened(store) as opened:
-        for entry in opened.read(options.found(opened, run_id).run, after):
+        row = options.found(opened, run_id)
+        if after and after >= row.seq:
+            streams.note(f"{row.run} has {row.seq:,} entries so far, and none after {after:,}")
+        for entry in opened.read(row.run, after):
             body = unpacked(entry).model_dump(mode="json", exclude_defaults=True)
             if as_json:
                 line = {"seq": entry.seq, "at": moment(entry.at), "tag": entry.tag, "body": body}

@@ -1,5 +1,6 @@
 """What a run came to, as one value: made from a result that just came in, or from the journal, and told the same way."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 SLOWEST = 3
 """Tasks named as the slowest in a summary."""
 
+_STATES = (State.DONE, State.FAILED, State.RUNNING, State.IN_REVIEW, State.WAITING)
 _COLOURS = {Status.DONE: "green", Status.FAILED: "red"}
 
 
@@ -64,7 +66,7 @@ class Report(Record):
     def as_json(self) -> dict[str, Any]:
         """The one object of ``--json``. Money is in ``cost_micros``, integer millionths."""
         fields = self.model_dump(mode="json")
-        done = sum(line.status == State.DONE.value for line in self.tasks)
+        counts = Counter(line.status for line in self.tasks)
         return {
             "run": self.run,
             "status": fields["status"],
@@ -74,7 +76,7 @@ class Report(Record):
             "usage": fields["usage"],
             "cost_micros": self.usage.micros,
             "seconds": round(self.seconds, 3),
-            "tasks": {"total": len(self.tasks), "done": done, "failed": len(self.tasks) - done},
+            "tasks": {"total": len(self.tasks), **{state.value: counts[state.value] for state in _STATES}},
             "fallen_back": len(self.fallen_back),
             "outcomes": fields["tasks"],
         }

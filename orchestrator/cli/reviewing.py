@@ -66,10 +66,16 @@ _ASK = {
 )
 @options.run_id
 @click.argument("task", metavar="TASK[/STEP]")
-@click.option("--done", "decision", flag_value="done", help="It happened: it is not made again.")
-@click.option("--not-done", "decision", flag_value="not_done", help="It did not happen: it is made now.")
-@click.option("--retry", "decision", flag_value="retry", help="Ask the tool's reconcile function again.")
-@click.option("--fail", "decision", flag_value="fail", help="End the task.")
+@click.option("--done", "decisions", multiple=True, flag_value="done", help="It happened: it is not made again.")
+@click.option("--not-done", "decisions", multiple=True, flag_value="not_done", help="It did not happen: it is made now.")
+@click.option(
+    "--retry",
+    "decisions",
+    multiple=True,
+    flag_value="retry",
+    help="Ask the tool's reconcile function again; where it has none, you are only asked again.",
+)
+@click.option("--fail", "decisions", multiple=True, flag_value="fail", help="End the task.")
 @click.option("--result", metavar="TEXT", help="With --done: what the call returned, or the output (JSON).")
 @click.option("--note", default="", metavar="TEXT", help="Why, for the journal.")
 @click.option("--by", "user", metavar="USER", help="Who decides.  [default: the user of this machine]")
@@ -77,18 +83,29 @@ _ASK = {
 @options.as_json
 @options.debug
 def review(
-    run_id: str, task: str, decision: str | None, result: str | None, note: str, user: str | None, store: str | None, as_json: bool
+    run_id: str,
+    task: str,
+    decisions: tuple[str, ...],
+    result: str | None,
+    note: str,
+    user: str | None,
+    store: str | None,
+    as_json: bool,
 ) -> int:
     """Say what became of an effect in doubt, or give the output that an agent did not, and let the task go on.
 
-    The decision is taken by the process that works on the run; where none does, it is kept until `callboard resume RUN`.
+    The decision is final. It is taken by the process that works on the run; where none does, it is kept until `callboard resume RUN`.
     """
     from protocols import codec
     from protocols.failures import BadInput
     from protocols.messages import Decision, ReviewDecided
 
-    if decision is None:
+    if not decisions:
         raise BadInput("say what is so: --done, --not-done, --retry or --fail")
+    decision, *others = dict.fromkeys(decisions)
+    if others:
+        said_so = " and ".join(f"--{one.replace('_', '-')}" for one in (decision, *others))
+        raise BadInput(f"{said_so} contradict each other; decide for one of them")
     if result is not None and decision != "done":
         raise BadInput("--result says what the call returned; it goes with --done")
     with options.opened(store) as journal:

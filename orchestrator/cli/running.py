@@ -1,10 +1,13 @@
 """``callboard run``: carry a run out, show it at work, give its output."""
 
 import asyncio
+import os
 import shlex
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -113,26 +116,29 @@ class _Work:
         self.begin, self.place, self.store = begin, place, store
         self.as_json, self.quiet = as_json, quiet
         self.run_id = ""
+        self.opening = place.runtime == "ray"
         self.terminated = False
 
     def carry_out(self, out: TextIO) -> int:
         """Run it, write its output to ``out``, and say how it went on standard error."""
         try:
-            report = asyncio.run(self._report())
+            report = asyncio.run(self._report(out))
         except (KeyboardInterrupt, asyncio.CancelledError):
             return self._interrupted(out)
         return _give(report, out, self.store, self.as_json, self.quiet)
 
-    async def _report(self) -> "Report":
+    async def _report(self, out: TextIO) -> "Report":
         from orchestrator.board import Board
         from orchestrator.cli import report
         from orchestrator.observe.progress import Progress
 
-        self._heed_termination()
+        self._heed_signals(out)
         began = time.monotonic()
-        if self.place.address is not None:
-            streams.note(f"on the cluster at {self.place.address}")
         async with Board(store=self.store, **self.place._asdict()) as board:
+            self.opening = False
+            self._heed_signals(out)  # Ray has put handlers of its own in their place
+            if self.place.address is not None:
+                streams.note(f"on the cluster at {self.place.address}{_elsewhere(self.place.address)}")
             handle = await self.begin(board)
             self.run_id = handle.run_id
             if self.quiet:
@@ -142,15 +148,23 @@ class _Work:
                     result = await _followed(handle, progress)
         return report.of_result(result, time.monotonic() - began)
 
-    def _heed_termination(self) -> None:
+    def _heed_signals(self, out: TextIO) -> None:
         work = asyncio.current_task()
         assert work is not None
 
-        def stop() -> None:
-            self.terminated = True
+        def stop(terminated: bool) -> None:
+            self.terminated = terminated
+            if self.opening:  # Ray's start takes its time and can't be cancelled
+                code = self._interrupted(out)
+                _end_below(os.getpid())
+                os._exit(code)
+            if work.cancelling():
+                raise KeyboardInterrupt
             work.cancel()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, stop, False)
+        loop.add_signal_handler(signal.SIGTERM, stop, True)
 
     def _interrupted(self, out: TextIO) -> int:
         word = "terminated" if self.terminated else "interrupted"
@@ -161,6 +175,15 @@ class _Work:
         if self.as_json:
             streams.write_json({"run": self.run_id or None, "status": word, "exit_code": code, "resume": again}, out)
         return code
+
+
+def _end_below(process: int) -> None:
+    """Kill what a process has started. Ray's own would end with it, but the last of them only after a minute."""
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # gone since it was listed
+            for child in map(int, file.read_text().split()):
+                _end_below(child)
+                os.kill(child, signal.SIGKILL)
 
 
 async def _followed(handle: "RunHandle", progress: "Progress") -> "RunResult":
@@ -178,6 +201,16 @@ async def _followed(handle: "RunHandle", progress: "Progress") -> "RunResult":
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+def _elsewhere(address: str) -> str:
+    """What to know of relative paths when the hosts of the cluster of ``callboard up`` work in another folder than this process."""
+    from orchestrator import warm
+
+    there = warm.found()
+    if there is None or there.address != address or there.folder in (None, os.getcwd()):
+        return ""
+    return f"; relative paths are looked for in {there.folder} (give absolute ones, or `--address local`)"
 
 
 def _give(report: "Report", out: TextIO, store: str | None, as_json: bool, quiet: bool) -> int:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from protocols.budget import COUNTED, Amount, Limits
+from protocols.budget import SPOKEN, Amount, Limits
 
 EVERYONE = "everyone"
 """The account of all users together."""
@@ -57,7 +57,7 @@ class Short(NamedTuple):
 
     def __str__(self) -> str:
         when = "in total" if self.window is Window.TOTAL else f"per {self.window}"
-        return f"{COUNTED[self.dimension]} of {self.account} {when}"
+        return f"{SPOKEN[self.dimension]} of {self.account} {when}"
 
 
 class Standing(NamedTuple):

@@ -14,8 +14,8 @@ _POSTGRES = ("postgres", "postgresql")
 _KNOWN = "a path, sqlite:///PATH, postgresql://HOST/DATABASE or memory:"
 
 
-def open_journal(url: str | None = None) -> Journal:
-    """The journal at ``url``; files and folders that are missing are created for their owner only.
+def open_journal(url: str | None = None, *, must_exist: bool = False) -> Journal:
+    """The journal at ``url``; files and folders that are missing are created for their owner only, or refused where they ``must_exist``.
 
     ``None`` is ``journal.db`` in ``$CALLBOARD_HOME``, else in ``~/.callboard``. A plain path and ``sqlite:///PATH`` are a file
     (``sqlite:////PATH``, with a fourth slash, from the root); ``postgresql://USER@HOST:PORT/DATABASE`` a database, with all that a URL of
@@ -25,7 +25,7 @@ def open_journal(url: str | None = None) -> Journal:
     name = address_of(url)
     if name is None:
         return MemoryJournal()
-    return _open_database(name) if is_shared(name) else _open_file(Path(name))
+    return _open_database(name) if is_shared(name) else _open_file(Path(name), must_exist)
 
 
 def address_of(url: str | None) -> str | None:
@@ -76,13 +76,20 @@ def _absolute(name: str) -> str:
         raise BadInput(f"the home folder in {name!r} can't be found; set CALLBOARD_HOME, or name a file with --store") from None
 
 
-def _open_file(path: Path) -> SqliteJournal:
+def _open_file(path: Path, must_exist: bool) -> SqliteJournal:
     if path.is_dir():
         raise BadInput(f"{path} is a folder; name a file in it")
+    if must_exist and not path.exists():
+        raise BadInput(f"there is no journal at {path}; check --store, or leave it out for the default one")
     try:
         for folder in reversed(path.parents):  # one by one: mkdir's mode is for the last folder only
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StorageError(f"{path}: its folder can't be made ({error.strerror}); choose another file with --store") from error
-    return SqliteJournal(path)
+    try:
+        return SqliteJournal(path)
+    except StorageError as error:
+        if getattr(error.__cause__, "sqlite_errorname", "") == "SQLITE_NOTADB":
+            raise BadInput(str(error)) from error.__cause__
+        raise

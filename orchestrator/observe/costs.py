@@ -208,7 +208,7 @@ def written_off(entries: Iterable[Entry]) -> Iterator[tuple[str, Entry, Amount]]
             else:
                 gone = [name for name, number in said.tasks if attempts.get(name) == number]
             for name in gone:
-                if any(lease := held.pop(name, ZERO)):
+                if any(lease := held.pop(name, ZERO)) and not said.returned:
                     yield name, entry, lease
 
 

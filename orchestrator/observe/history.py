@@ -91,7 +91,7 @@ class History:
         self._roles: dict[str, _Tally] = {}
         self._models: dict[str, _Counts] = {}
         self._used = _NO_COUNTS
-        self._began = self._last = self._resumed = self._lost = 0
+        self._began = self._last = self._before = self._resumed = self._lost = 0
         self._ended: int | None = None
         self._request: RunRequested | None = None
         self._goal = ""
@@ -195,7 +195,7 @@ class History:
 
     def _meet(self, at: int) -> None:
         self._began = self._began or at
-        self._last = max(self._last, at)
+        self._before, self._last = self._last, max(self._last, at)
 
     def _tally(self, role: str) -> _Tally:
         tally = self._roles.get(role)
@@ -232,10 +232,11 @@ class History:
     def _taken_over(self, said: RunResumed, at: int, seq: int) -> None:
         self._end, self._ended = None, None
         self._resumed += said.epoch > 1
+        self._began = at if said.returned else self._began
         kept = dict(said.kept)
         for name, task in self._tasks.items():
             if task.state is State.RUNNING and kept.get(name) != task.attempt:
-                self._lose(task, at)
+                self._lose(task, self._before if said.returned else at, returned=said.returned)
 
     def _rest(self, said: Message, at: int, seq: int) -> None:
         self._paused = isinstance(said, PauseRequested)
@@ -339,11 +340,11 @@ class History:
         for name, attempt in said.tasks:
             task = self._tasks.get(name)
             if task is not None and task.state is State.RUNNING and task.attempt == attempt:
-                self._lose(task, at)
+                self._lose(task, at, returned=said.returned)
 
-    def _lose(self, task: _Task, at: int) -> None:
-        task.lost += 1
-        self._lost += 1
+    def _lose(self, task: _Task, at: int, *, returned: bool) -> None:
+        task.lost += not returned
+        self._lost += not returned
         self._work(task, at - task.dispatched)
         self._move(task, State.WAITING)
 
@@ -365,14 +366,15 @@ def summarize(journal: Journal, run: str) -> RunSummary:
 
 
 def glance(journal: Journal, row: RunRow) -> RunSummary:
-    """The summary of a run for a list: an ended one from its first and last entries only, so without tasks, roles and models."""
+    """The summary of a run for a list: an ended one from its first and last entries only, so without tasks, roles and models; a fork from
+    all, because it begins in the middle of them."""
     if row.ended:
         # steps that were on their way when the run ended may follow its end
         seqs = sorted({1, *range(max(row.seq - 15, 1), row.seq + 1)})
         picked = [entry for entry in journal.pick(row.run, seqs) if entry.tag in (RunRequested.__name__, RunEnded.__name__)]
         end = unpacked(picked[-1]) if len(picked) == 2 else None
-        if isinstance(end, RunEnded):
-            found = History(row.run).read(picked).summary()
+        found = History(row.run).read(picked).summary()
+        if isinstance(end, RunEnded) and found.forked is None:
             counts = {"planned": end.succeeded + end.failed, "succeeded": end.succeeded, "failed": end.failed}
             return found.model_copy(update={"usage": end.usage, **counts})
     return summarize(journal, row.run)

@@ -180,17 +180,18 @@ def _task_increments(role: str, verdict: Verdict | None) -> Iterator[Increment]:
 
 def _lost(state: RunState, body: m.AttemptsLost) -> Fact:
     found = ((state.tasks.get(name), attempt) for name, attempt in body.tasks)
-    return _loss_increments, tuple(me.task.role for me, attempt in found if me is not None and me.attempt == attempt and me.at_work)
+    roles = tuple(me.task.role for me, attempt in found if me is not None and me.attempt == attempt and me.at_work)
+    return _loss_increments, roles, "stopped" if body.returned else "lost"
 
 
 def _resumed(state: RunState, body: m.RunResumed) -> Fact:
     at_work = (me for me in state.tasks.values() if me.at_work)
-    return _loss_increments, tuple(me.task.role for me in at_work if (me.task.id, me.attempt) not in body.kept)
+    return _loss_increments, tuple(me.task.role for me in at_work if (me.task.id, me.attempt) not in body.kept), "lost"
 
 
-def _loss_increments(roles: tuple[str, ...]) -> Iterator[Increment]:
+def _loss_increments(roles: tuple[str, ...], outcome: str) -> Iterator[Increment]:
     for role in roles:
-        yield metrics.ATTEMPTS, (role, "lost"), 1
+        yield metrics.ATTEMPTS, (role, outcome), 1
 
 
 def _model_called(state: RunState, body: m.ModelCalled) -> Fact | None:

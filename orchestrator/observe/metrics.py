@@ -54,7 +54,10 @@ AGENTS = _gauge("agents_at_work", "agents at work, without those that wait for t
 IN_REVIEW = _gauge("tasks_in_review", "tasks that wait for a person's decision")
 TASKS = _counter("tasks", "tasks that ended: done or failed", "role", "outcome")
 ATTEMPTS = _counter(
-    "attempts", "attempts that ended: done, failed (some are tried again), in_review, or lost with their host", "role", "outcome"
+    "attempts",
+    "attempts that ended: done, failed (some are tried again), in_review, stopped with their run, or lost with their host",
+    "role",
+    "outcome",
 )
 VERDICTS = _counter("verdicts", "tasks that failed, by why", "role", "verdict")
 FALLBACKS = _counter("fallbacks", "tasks that went to the fallback of a role that failed, by why", "role", "verdict")

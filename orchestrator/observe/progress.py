@@ -1,5 +1,6 @@
 """Live progress of a run on standard error: a panel that redraws itself on a terminal, else a plain line now and then."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -19,6 +20,9 @@ from protocols.messages import FellBack, PartialOutput, ReviewAsked, ReviewDecid
 
 LINE_SECONDS = 2.0
 """Off a terminal, at least this long passes between two lines."""
+
+SETTLE_SECONDS = 1.0
+"""A question to a person is shown when it has stood so long: of a run that goes on, most are decided by what is read next."""
 
 TAIL = 400
 """Characters of a task's partial output that are kept, to show the last line of it."""
@@ -42,6 +46,9 @@ class Progress:
         self._line = self._words = ""
         self._partial: tuple[str, str] = ("", "")
         self._failures: tuple[str, ...] = ()
+        self._questions: dict[str, str] = {}  # by task, not shown yet
+        self._asked: set[str] = set()  # the tasks whose question was shown
+        self._settling: asyncio.TimerHandle | None = None
         self._spinner = Spinner("dots")
         self._live = Live(get_renderable=self._panel, console=shown, transient=True, refresh_per_second=5) if _alive(shown) else None
 
@@ -51,6 +58,9 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._settling:
+            self._settling.cancel()
+        self._ask()
         if self._live:
             self._live.stop()
         elif kind is None:
@@ -70,8 +80,13 @@ class Progress:
             self._partial = (body.task, (before + body.text)[-TAIL:])
         else:
             self.history.add(body, envelope.at, envelope.seq)
-        if isinstance(body, ReviewAsked | ReviewDecided):
-            self._console.print(Text(self._review(body), "yellow"), soft_wrap=True)
+        if isinstance(body, ReviewAsked):
+            self._questions[body.task] = self._question(body)
+            self._asked.discard(body.task)
+            self._settle()
+        elif isinstance(body, ReviewDecided):
+            if body.task in self._asked:
+                self._said(f"{body.task}: {clean(body.user)} decided: {body.decision.value.replace('_', ' ')}")
         elif isinstance(body, FellBack):
             why = f"{body.failure.verdict.value}: {brief(body.failure.message, 100)}"
             self._failures = tuple(one for one in self._failures if not one.startswith(f"✗ {body.task} · "))
@@ -83,9 +98,27 @@ class Progress:
         if self._live is None and self._clock() - self._written >= LINE_SECONDS:
             self._write()
 
-    def _review(self, body: ReviewAsked | ReviewDecided) -> str:
-        if isinstance(body, ReviewDecided):
-            return f"{body.task}: {clean(body.user)} decided: {body.decision.value.replace('_', ' ')}"
+    def _settle(self) -> None:
+        """Have the questions shown in a while, if they are open then; without an event loop that is at the end."""
+        if self._settling is None:
+            try:
+                self._settling = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._ask)
+            except RuntimeError:
+                return
+
+    def _ask(self) -> None:
+        self._settling = None
+        for name, question in self._questions.items():
+            task = self.history.task(name)
+            if task is not None and task.state is State.IN_REVIEW:
+                self._asked.add(name)
+                self._said(question)
+        self._questions.clear()
+
+    def _said(self, line: str) -> None:
+        self._console.print(Text(line, "yellow"), soft_wrap=True)
+
+    def _question(self, body: ReviewAsked) -> str:
         how = f"look at the other side, then: {self._decide} {body.task} --done | --not-done | --fail"
         if body.kind is ReviewKind.FALLBACK:
             how = f"give it: {self._decide} {body.task} --done --result JSON | --fail"

@@ -89,10 +89,11 @@ class _Fold:
             case AttemptsLost():
                 for task, attempt in said.tasks:
                     if self._hosts.get(task) == (attempt, said.host):
-                        self._lose(task, entry.at, f"its host {said.host} was lost")
+                        self._lose(task, entry.at, "it was stopped with the run" if said.returned else f"its host {said.host} was lost")
             case RunResumed():
                 for task in [task for task, (attempt, _) in self._hosts.items() if (task, attempt) not in said.kept]:
-                    self._lose(task, entry.at, "another coordinator took the run over, and no host had it any more")
+                    why = "another coordinator took the run over, and no host had it any more"
+                    self._lose(task, entry.at, "the run was forked" if said.returned else why)
             case ToolIntended() if said.task in self._tasks:
                 _, host = self._hosts.get(said.task, (0, "a host"))
                 self._steps.setdefault(said.task, []).append(said.step)

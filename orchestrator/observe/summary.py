@@ -64,7 +64,8 @@ class RoleSummary(Record):
 
 
 class RunSummary(Record):
-    """One run. Times are milliseconds (UTC); ``ended`` is ``None`` while the run is at work, and when it was interrupted.
+    """One run. Times are milliseconds (UTC); a fork ``began`` when it was forked; ``ended`` is ``None`` while the run is at work, and when
+    it was interrupted.
 
     ``tasks`` counts every task by state and is empty in a glance. ``planned``, ``succeeded`` and ``failed`` count the plan's
     tasks, so not the planner's, the merge's and the delegated. ``usage`` is the sum over every call in the journal. ``forked`` is the
@@ -105,5 +106,5 @@ class RunSummary(Record):
 
     @property
     def milliseconds(self) -> int:
-        """From the first entry to the end, or to the last entry of a run that has not ended."""
+        """From the beginning to the end, or to the last entry of a run that has not ended."""
         return (self.ended or self.last) - self.began

@@ -160,10 +160,10 @@ def attempts(entries: Iterable[Entry], only: Collection[str] | None = None) -> I
         elif isinstance(said, AttemptsLost):
             for key in said.tasks:
                 if key in drafts:
-                    _lose(drafts[key], f"host {said.host} was lost")
+                    _lose(drafts[key], "it was stopped with the run" if said.returned else f"host {said.host} was lost")
         elif isinstance(said, RunResumed):
             for draft in (draft for key, draft in drafts.items() if key not in said.kept):
-                _lose(draft, f"another coordinator took the run over (epoch {said.epoch})")
+                _lose(draft, "the run was forked" if said.returned else f"another coordinator took the run over (epoch {said.epoch})")
         elif isinstance(said, TaskEnded):
             ended = drafts.get((said.task, said.attempt))
             if ended is not None and ended.outcome is Outcome.IN_REVIEW:

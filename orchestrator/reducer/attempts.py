@@ -98,14 +98,14 @@ def task_closed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
 
 
 def lost(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
-    """The host of some attempts is gone."""
+    """Some attempts are at work no more."""
     body = entry.body
     assert isinstance(body, m.AttemptsLost)
     decisions: Decisions = []
     for name, attempt in reversed(body.tasks):
         me = state.tasks.get(name)
         if me is not None and me.attempt == attempt:
-            decisions += _take_back(state, me)
+            decisions += _take_back(state, me, returned=body.returned)
     return _taken_back(state, decisions)
 
 
@@ -117,7 +117,7 @@ def resumed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     decisions: Decisions = []
     for me in state.tasks.values():
         if (me.task.id, me.attempt) not in kept and (me.at_work or me.leaving or state.holds(me)):
-            decisions += _take_back(state, me)
+            decisions += _take_back(state, me, returned=body.returned)
     return _taken_back(state, decisions)
 
 
@@ -134,14 +134,15 @@ def _gone(state: RunState, me: TaskState) -> None:
     me.leaving = False
 
 
-def _take_back(state: RunState, me: TaskState) -> Decisions:
-    give_back(state, me.task.id, lost=True)
+def _take_back(state: RunState, me: TaskState, *, returned: bool) -> Decisions:
+    """An attempt is at work no more; one that was lost, and not ``returned``, may have used all that it held."""
+    give_back(state, me.task.id, lost=not returned)
     _gone(state, me)
     if not me.at_work:
         return []
     leave(state, me)
     state.families.pop(me.task.id, None)
-    me.losses += 1
+    me.losses += not returned
     make_ready(state, me, first=True)
     if me.losses > MOST_LOSSES:
         message = f"its host was lost {me.losses} times; look for what it does to the process (memory, native code)"

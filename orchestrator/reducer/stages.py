@@ -4,9 +4,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.ledger import RUN, minus
+from orchestrator.observe.figures import count, money
 from orchestrator.reducer.state import Act, Decisions, Fetch, Kind, Phase, RunState, TaskState
 from orchestrator.reducer.tree import Leaf, tree
 from protocols import messages as m
+from protocols.budget import amount
 from protocols.envelope import Envelope
 from protocols.failures import Failure, Verdict
 from protocols.plan import Plan, Task, problems
@@ -165,8 +168,17 @@ def _standing(state: RunState) -> m.Status:
 def _first_failure(state: RunState) -> Failure | None:
     failed = [one.failure for one in state.failures() if one.failure]
     if failed and state.exhausted is not None:
-        return Failure(verdict=Verdict.BUDGET, message=f"the limit on {state.exhausted} was reached")
+        return Failure(verdict=Verdict.BUDGET, message=f"the limit on {state.exhausted} was reached{_lost(state)}")
     return next((one for one in failed if one.verdict is not Verdict.DEPENDENCY), None)
+
+
+def _lost(state: RunState) -> str:
+    """What of the limits was not used, as far as anybody knows, but written off."""
+    _, micros, *calls, _ = minus(state.ledger.accounts[RUN].settled, amount(state.spent()))
+    if not any(calls):
+        return ""
+    cost = f" ({money(micros)})" if micros else ""
+    return f"; {count(sum(calls), 'call')}{cost} that lost hosts had reserved counted as used"
 
 
 def _end(state: RunState, status: m.Status, failure: Failure | None, output: m.Value | None = None) -> m.RunEnded:

@@ -255,7 +255,8 @@ def test_paid_replies_are_read_back_after_a_resume(runtime: str, store: str, end
 
     async def begin() -> str:
         async with Board(runtime=runtime, store=store) as board:
-            handle = await board.start(Team("notes", [noter]), "go")
+            # three calls, and the one that is under way when the board is closed
+            handle = await board.start(Team("notes", [noter]), "go", budget=Limits(model_calls=4))
             async for envelope in handle.events():
                 if isinstance(envelope.body, m.ToolCalled) and envelope.body.step >= 3:
                     return handle.run_id

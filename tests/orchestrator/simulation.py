@@ -120,7 +120,7 @@ def random_run(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Simula
 
 
 def random_life(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Iterator[Simulation]:
-    """A run whose hosts call models within their leases, and tools, fail, are lost, delegate nothing, and answer in any order.
+    """A run whose hosts call models within their leases, and tools, fail, stop, are lost, delegate nothing, and answer in any order.
 
     Now and then another coordinator takes it over, and a task waits for a person, who takes time to decide. It is given out before every
     step, and after the last.
@@ -162,7 +162,7 @@ def random_life(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Itera
         if roll < trouble / 20:
             sim.say(m.RunResumed(epoch=step + 2))
         elif roll < trouble / 4:
-            sim.say(m.AttemptsLost(host="h1", tasks=(key,)))
+            sim.say(m.AttemptsLost(host="h1", tasks=(key,), returned=dice.random() < 0.5))
         elif roll < trouble / 3:
             sim.say(review(task, attempt))
             if dice.random() < 0.7:  # else the end of the attempt is lost with its host

@@ -12,7 +12,7 @@ from agents import Role, ScriptedModel, call, tool
 from orchestrator import Team
 from orchestrator.attribution.asking import Asking
 from orchestrator.attribution.case import cases
-from orchestrator.attribution.heuristic import WEIGHTS, Heuristic
+from orchestrator.attribution.heuristic import ALONE, WEIGHTS, Heuristic
 from orchestrator.attribution.signals import SIGNALS
 from orchestrator.attribution.trajectory import Actor, Attribution, Cause, Judge, Step, Trajectory
 from orchestrator.cli import main
@@ -71,7 +71,20 @@ def test_the_heuristic_always_names_a_step_that_somebody_took_and_says_the_same_
     assert 0 < found.confidence <= 1
     assert found == asked(Heuristic(), trajectory)
     if len({step.who for step in told if step.actor is not Actor.TOOL}) == 1:
-        assert found.confidence == 1
+        assert found.confidence <= ALONE
+
+
+def test_a_recorded_verdict_goes_before_a_guess_and_nobody_is_blamed_for_being_alone() -> None:
+    acts = Step(who="pay/1", actor=Actor.AGENT, calls=(ToolCall(id="1", name="pay", arguments={}),))
+    late = Step(who="pay", actor=Actor.TOOL, failed=True, verdict=Verdict.TOOL_ERROR, text="it took longer than 1 s")
+    later = Step(who="pay/1", actor=Actor.AGENT, text="I give up.")
+    found = asked(Heuristic(), Trajectory(steps=(acts, late, later), task="pay/1", verdict=Verdict.TOOL_ERROR))
+    assert (found.step, found.cause) == (0, Cause.SYSTEM)
+    assert found.confidence <= ALONE
+    assert found.because == "what it called there (pay) failed, and the task is recorded as tool_error"
+    unread = late.model_copy(update={"verdict": Verdict.BAD_ARGUMENTS})
+    wrong = asked(Heuristic(), Trajectory(steps=(acts, unread), task="pay/1", verdict=Verdict.BAD_ARGUMENTS))
+    assert wrong.cause is Cause.INVOCATION
 
 
 def test_every_signal_has_a_weight() -> None:

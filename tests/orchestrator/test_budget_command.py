@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.journal import open_journal
 
 Called = Callable[..., tuple[int, str, str]]
 
@@ -14,7 +15,9 @@ Called = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     """An empty journal."""
-    return str(tmp_path / "journal.db")
+    path = str(tmp_path / "journal.db")
+    open_journal(path).close()
+    return path
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_a_pure_tool_is_called_once_for_equal_arguments(store: str, capsys: pyte
     team = Team("squares", [Role("clerk", tools=[square], model=ScriptedModel([[call("square", of=3), call("square", of=-1)], "done"]))])
     first = run(team, "x", store, user="ada")
     again = run(team, "x", store, user="bob")
-    assert MADE == [3, -1, -1]  # a failure is not kept
+    assert sorted(MADE) == [-1, -1, 3]  # a failure is not kept; calls of one turn go at once
     assert (first.usage.tool_calls, again.usage.tool_calls) == (2, 1)
     hits = [(one.content, one.ran, one.settled) for one in called(store, again.run_id, m.ToolCalled)]
     assert ("9", False, "cache") in hits

@@ -31,6 +31,8 @@ def test_help_ends_with_examples_of_the_command_that_can_be_typed(path: tuple[st
         main([*path, "--help"])
     assert left.value.code == 0
     shown = capsys.readouterr().out
+    assert "\\b" not in shown
+    assert "..." not in shown.partition("Examples:")[0].replace("[ARGS]...", "").replace("]...", ""), "cut off; give it short_help="
     examples = re.findall(r"^ +(callboard .*)$", shown.rpartition("Examples:")[2], re.MULTILINE)
     assert 1 <= len(examples) <= 3
     for example in examples:

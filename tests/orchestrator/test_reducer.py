@@ -5,9 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import reducer
+from orchestrator.ledger import RUN
+from orchestrator.reducer.attempts import MOST_LOSSES
 from orchestrator.reducer.state import Phase
 from protocols import messages as m
-from protocols.budget import Limits, amount
+from protocols.budget import ZERO, Limits, amount
 from protocols.failures import Failure, Verdict
 from protocols.plan import Plan, PlanAsk, Task, ref
 from protocols.team import PLANNER, RoleSpec, Strategy
@@ -91,6 +93,32 @@ def test_a_task_that_loses_its_host_again_and_again_ends_with_a_verdict() -> Non
         sim.say(m.AttemptsLost(host=one.host, tasks=((one.task, one.attempt),)))
     assert sim.state.failure is not None
     assert sim.state.failure.verdict is Verdict.INFRASTRUCTURE
+
+
+def test_what_attempts_that_were_stopped_held_is_given_back_however_often() -> None:
+    sim = Simulation(request(fan(1), budget=Limits(model_calls=2)))
+    for number in range(1, MOST_LOSSES + 3):
+        sim.dispatch()
+        sim.say(m.LeaseAsked(task="t0", attempt=number, ask=1, need=CALL))
+        assert isinstance(sim.said[-1], m.LeaseGranted)
+        sim.say(m.AttemptsLost(host="h1", tasks=(("t0", number),), returned=True))
+        account = sim.state.ledger.accounts[RUN]
+        assert (account.settled, account.reserved) == (ZERO, ZERO)
+    assert sim.complete().state.status is m.Status.DONE
+
+
+def test_a_run_that_ends_at_a_limit_says_what_of_it_was_written_off() -> None:
+    sim = Simulation(request(fan(1), budget=Limits(model_calls=6)))
+    for number in (1, 2):
+        sim.dispatch()
+        sim.say(m.LeaseAsked(task="t0", attempt=number, ask=1, need=CALL))
+        if number == 1:
+            sim.say(m.AttemptsLost(host="h1", tasks=(("t0", 1),)))
+    assert isinstance(sim.said[-1], m.LeaseDenied)
+    sim.finish("t0", failure=Failure(verdict=Verdict.BUDGET, message="no room"))
+    assert sim.state.failure is not None
+    lost = "6 calls ($0.000042) that lost hosts had reserved counted as used"
+    assert sim.state.failure.message == f"the limit on model_calls of the run was reached; {lost}"
 
 
 def test_concurrency_of_a_role_bounds_its_tasks_at_work() -> None:

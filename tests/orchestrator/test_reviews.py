@@ -240,6 +240,7 @@ def test_what_waits_for_a_person_outlives_its_process_and_goes_on_with_what_is_d
     assert sorted(bank.paid) == ["bob", "lost", "slow"]
     assert open_journal(store).posts([run]) == []
     assert result.usage.tool_calls == 4  # every try counts, and nothing that was only said to be done
+    assert "waits for a person" not in progress_of(store, run)
     shown = typed("trace", "last")[1]
     assert "decided by ada at 20" in shown
     assert "seen it" in shown
@@ -267,13 +268,18 @@ def assert_replays(journal: Journal, run: str) -> None:
     assert due == []
 
 
-def test_a_run_at_work_says_what_it_waits_for_and_how_to_decide(store: str, tmp_path: Path) -> None:
-    run = begun(store, Bank(tmp_path / "bank"), ["slow"])
+def progress_of(store: str, run: str) -> str:
+    """What is shown of a run when its journal is read from the beginning."""
     written = io.StringIO()
     with Progress(Console(file=written, width=400), run, decide=f"callboard review {run} --store x.db") as progress:
         for entry in open_journal(store).read(run):
             progress.show(Envelope(run, entry.seq, entry.at, codec.unpack(entry.body)))
-    shown = written.getvalue()
+    return written.getvalue()
+
+
+def test_a_run_at_work_says_what_it_waits_for_and_how_to_decide(store: str, tmp_path: Path) -> None:
+    run = begun(store, Bank(tmp_path / "bank"), ["slow"])
+    shown = progress_of(store, run)
     assert "pay/slow waits for a person: tool 'pay' failed: it took longer than 0.05 s; it may or may not have happened" in shown
     assert f"callboard review {run} --store x.db pay/slow --done | --not-done | --fail" in shown
     assert "1 in review" in shown
@@ -346,6 +352,7 @@ def test_what_is_in_review_at_the_deadline_ends_with_its_doubt_recorded(store: s
     ("arguments", "sentence"),
     [
         (["last", "pay/slow"], "say what is so"),
+        (["last", "pay/slow", "--done", "--fail"], "--done and --fail contradict each other"),
         (["last", "pay/slow", "--fail", "--result", "x"], "it goes with --done"),
         (["last", "pay/nobody", "--done"], "waits for a person at 'pay/nobody'"),
     ],

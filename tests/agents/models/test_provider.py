@@ -199,7 +199,7 @@ def test_what_is_missing_is_said_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
         model = resolve(f"{provider}:m")
         assert isinstance(model, ProviderModel)
         assert where.keys[0] in (model.missing or "")
-        with pytest.raises(ModelError, match=where.keys[0]):
+        with pytest.raises(ModelError, match=f"set {where.keys[0]} in the environment .* `callboard up`"):
             asyncio.run(model.complete(ASK))
         monkeypatch.setenv(where.keys[-1], "k")
         assert model.missing is None
