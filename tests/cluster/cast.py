@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from agents import Context, Role, role
+from agents import Context, Role, role, tool
 
 
 class Job(BaseModel):
@@ -53,6 +53,18 @@ def double(number: int) -> int:
 
 
 doubler = Role("doubler", input=int, output=int, run=double)
+
+
+@tool(timeout=600)
+async def stubborn(path: str) -> str:
+    """Go on until it is let go, whatever is asked of it."""
+    mark(f"{path}.begun", "begun")
+    while not Path(f"{path}.released").exists():
+        try:
+            await asyncio.sleep(0.05)
+        except asyncio.CancelledError:
+            continue
+    return "at last"
 
 
 def mark(path: str, name: str) -> None:

@@ -21,7 +21,7 @@ from protocols.budget import ZERO, Limits
 from protocols.failures import Verdict
 from protocols.messages import Status
 from protocols.plan import Plan, Task
-from tests.cluster.cast import mark, marks
+from tests.cluster.cast import mark, marks, stubborn
 from tests.conftest import Endpoint
 from tests.conftest import said as said_by_model
 
@@ -259,18 +259,6 @@ def test_a_run_that_is_cancelled_at_once_ends_at_once(store: str) -> None:
     assert result.status is Status.CANCELLED
     assert sum(isinstance(message, m.TaskEnded) for _, message in told) == 50
     assert not any(isinstance(message, m.AttemptsLost) for _, message in told)
-
-
-@tool(timeout=600)
-async def stubborn(path: str) -> str:
-    """Go on until it is let go, whatever is asked of it."""
-    mark(f"{path}.begun", "begun")
-    while not Path(f"{path}.released").exists():
-        try:
-            await asyncio.sleep(0.05)
-        except asyncio.CancelledError:
-            continue
-    return "at last"
 
 
 def test_an_agent_that_does_not_stop_is_given_up_and_makes_no_further_call(store: str, tmp_path: Path) -> None:

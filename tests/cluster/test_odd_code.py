@@ -17,7 +17,7 @@ from protocols.chat import ModelRequest
 from protocols.failures import Failed, Failure, Verdict
 from protocols.messages import Status
 from protocols.plan import Plan, Task
-from tests.cluster.cast import mark
+from tests.cluster.cast import mark, stubborn
 
 
 class Odd(BaseException):
@@ -203,18 +203,6 @@ def test_a_write_that_was_broken_off_by_nobody_is_in_doubt() -> None:
     [review] = done.reviews
     assert "CancelledError, and nobody had stopped it" in review.message
     assert "its reconcile function failed: SystemExit: 3" in review.message
-
-
-@tool(timeout=60)
-async def stubborn(path: str) -> str:
-    """Go on until it is let go, whatever is asked of it."""
-    mark(f"{path}.begun", "begun")
-    while not Path(f"{path}.released").exists():
-        try:
-            await asyncio.sleep(0.05)
-        except asyncio.CancelledError:
-            continue
-    return "at last"
 
 
 def command(*words: str) -> Any:

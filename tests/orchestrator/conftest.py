@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import main
 from orchestrator.journal import open_journal
 from orchestrator.journal.port import Entry, Journal
 from protocols import codec
@@ -179,3 +180,16 @@ def new_story(journal: Journal) -> Callable[..., Story]:
 def fan_out(journal: Journal) -> Callable[[int], Story]:
     """A wide run of that many tasks, told in the ``journal`` of the test."""
     return lambda size: tell_fan_out(Story(journal, "run-1abcdeg-bbbbb"), size)
+
+
+@pytest.fixture
+def typed(capsys: pytest.CaptureFixture[str], store: str) -> Callable[..., tuple[int, str, str]]:
+    """A command line on the store of the test: exit code, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            main([*arguments, "--store", store])
+        shown = capsys.readouterr()
+        return int(str(left.value.code)), shown.out, shown.err
+
+    return call

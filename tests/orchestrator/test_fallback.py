@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from agents import Context, Role, ScriptedModel, call, role, tool
 from agents.fallback import Conclude, Fixed, Handover, Person
 from orchestrator import Board, Merge, RunResult, Team, open_journal, reduce, reducer, synthesise
-from orchestrator.cli import main
 from orchestrator.fallback import answered
 from orchestrator.merge import Part
 from orchestrator.observe.history import History, summarize
@@ -307,19 +306,6 @@ async def until_asked(handle: Any) -> None:
     async for envelope in handle.events():
         if isinstance(envelope.body, m.ReviewAsked):
             return
-
-
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str], store: str) -> Callable[..., tuple[int, str, str]]:
-    """A command line on the store of the test: exit code, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main([*arguments, "--store", store])
-        shown = capsys.readouterr()
-        return int(str(left.value.code)), shown.out, shown.err
-
-    return call
 
 
 def test_a_person_gives_the_output_after_the_process_has_ended(

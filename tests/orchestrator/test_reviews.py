@@ -14,7 +14,6 @@ from rich.console import Console
 
 from agents import Context, Role, ScriptedModel, Tool, call, tool
 from orchestrator import Board, RunResult, Team, open_journal, reducer
-from orchestrator.cli import main
 from orchestrator.coordinator import Coordinator
 from orchestrator.host import Host
 from orchestrator.journal.memory import MemoryJournal
@@ -195,19 +194,6 @@ def begun(store: str, bank: Bank, goal: list[str], **settings: Any) -> str:
 async def resumed(store: str, run: str) -> RunResult:
     async with Board(runtime="inline", store=store) as board:
         return await (await board.resume(run)).result()
-
-
-@pytest.fixture
-def typed(capsys: pytest.CaptureFixture[str], store: str) -> Callable[..., tuple[int, str, str]]:
-    """A command line on the store of the test: exit code, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            main([*arguments, "--store", store])
-        shown = capsys.readouterr()
-        return int(str(left.value.code)), shown.out, shown.err
-
-    return call
 
 
 def test_what_waits_for_a_person_outlives_its_process_and_goes_on_with_what_is_decided(
