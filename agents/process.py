@@ -162,11 +162,12 @@ class _Registry:
             self._told(f"-{group}\n")
 
     def _begin(self) -> None:
-        command = [sys.executable, "-I", "-S", reaper.__file__]
+        command = [sys.executable, "-I", "-S", reaper.__file__, str(os.getpid())]
         self._reaper = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True
         )
         self._told("".join(f"+{group}\n" for group in self._groups))
+        self._reaper.wait()  # some milliseconds, once: then it is no child of this process any more
 
     def _told(self, lines: str) -> bool:
         """Whether there was somebody to tell."""

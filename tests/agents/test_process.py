@@ -95,3 +95,16 @@ def test_a_killed_process_takes_its_programs_with_it(tmp_path: Path) -> None:
         asyncio.run(until(lambda: len(at_work(file)) == 2))
         host.kill()
     asyncio.run(until(lambda: not at_work(file)))
+
+
+def test_who_kills_the_children_of_a_process_before_it_ends_leaves_no_program_either(tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    program = "import asyncio, sys; from agents.process import run; asyncio.run(run('sh', '-c', *sys.argv[1:]))"
+    with subprocess.Popen([sys.executable, "-c", program, STUBBORN, str(file)], cwd=Path(__file__).parents[2]) as host:
+        asyncio.run(until(lambda: len(at_work(file)) == 2))
+        children = psutil.Process(host.pid).children()
+        host.send_signal(signal.SIGSTOP)
+        for child in children:
+            child.kill()
+        host.kill()
+    asyncio.run(until(lambda: not at_work(file)))
