@@ -2,24 +2,31 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from agents.at_work import Context
 from agents.desk import Desk
-from agents.effects import Done, NotDone, Standing
+from agents.effects import Done, NotDone, Standing, Unknown
 from agents.guards import Meter, failed
 from agents.tool import Tool, ToolResult
 from protocols.budget import Usage
 from protocols.chat import ToolCall
 from protocols.failures import Failed, Failure, Verdict
-from protocols.messages import Decision, Message, ReviewAsked, ToolCalled, ToolIntended
+from protocols.messages import Decision, ReviewAsked, ToolCalled, ToolIntended
 
 FIRST_WAIT = 0.5
 """Seconds before the second try of a call; doubled for each one after, unless a provider names a time."""
 
-MOST_GAP = 64
-"""How many steps without a record are passed over in the search for what earlier attempts recorded."""
+MOST_WAIT = 30.0
+"""It grows no further than this."""
+
+STALE_MS = 2_000
+"""A write that was announced longer ago than this (milliseconds) is announced again before it begins: this process may have been
+suspended, and its task be somebody else's now."""
+
+MOST_ANNOUNCED = 3
+"""So often, where the journal is that slow."""
 
 ONE_TOOL_CALL = Usage(tool_calls=1)
 
@@ -60,11 +67,11 @@ class Place(NamedTuple):
 class Calling:
     """A call that fits its tool, with its typed arguments."""
 
-    __slots__ = ("_arguments", "_call", "_key", "_place", "_tool")
+    __slots__ = ("_arguments", "_call", "_open", "_place", "_tool")
 
     def __init__(self, place: Place, call: ToolCall, tool: Tool, arguments: dict[str, object]) -> None:
         self._place, self._call, self._tool, self._arguments = place, call, tool, arguments
-        self._key = place.context(place.step).key
+        self._open = False
 
     async def made(self, tried: int = 0) -> ToolResult:
         """Make the call, and again where the tool allows it; each try is a record of this step. ``tried`` tries were made before."""
@@ -91,6 +98,7 @@ class Calling:
         ``changed``: an earlier attempt made other changes, in a conversation that is not this one. Raises ``Failed`` when nobody can say.
         """
         call, key, decided = self._call, self._key, stand.decided
+        self._open = stand.doubt is not None and (decided is None or decided.decision is not Decision.NOT_DONE)
         if stand.other:
             raise failed(Verdict.EFFECT_IN_DOUBT, f"an earlier attempt made another change at {key} than {call.name!r} would now", key)
         if decided is not None and decided.decision is Decision.NOT_DONE:
@@ -111,9 +119,8 @@ class Calling:
         desk, tool = self._place.desk, self._tool
         self._place.meter.take(ONE_TOOL_CALL)
         await desk.afford(ONE_TOOL_CALL)
-        began, step = desk.now(), self._place.step
-        if tool.effect == "write":
-            await desk.commit(ToolIntended(task=desk.task, attempt=desk.attempt, step=step, call=self._call, key=self._key, began=began))
+        step = self._place.step
+        began = await self._announced() if tool.effect == "write" else desk.now()
         try:
             return await tool.run(self._arguments, self._place.context(step)), began
         except Failed as error:
@@ -124,14 +131,44 @@ class Calling:
                 self._told(_doubtful(f"tool {tool.name!r} was stopped before it ended", self._key), began)
             raise
 
+    @property
+    def _key(self) -> str:
+        return self._place.context(self._place.step).key
+
+    async def _announced(self) -> int:
+        """Announce the call, durably; when it begins. Whoever was stopped meanwhile, and may have been given up, is not heard again."""
+        desk = self._place.desk
+        for _ in range(MOST_ANNOUNCED):
+            began = desk.now()
+            intent = ToolIntended(task=desk.task, attempt=desk.attempt, step=self._place.step, call=self._call, key=self._key, began=began)
+            try:
+                await desk.commit(intent)
+            except asyncio.CancelledError:
+                if not self._open:  # else an earlier announcement is in doubt, and stays so
+                    stopped = self._tool.failed("it was stopped before it was begun")
+                    self._place.told(self._call, self._tool.effect, stopped, began, ran=False, again=True, settled="stopped")
+                raise
+            if desk.now() - began < STALE_MS:
+                break
+        self._open = True
+        return began
+
+    async def look_back(self) -> None:
+        """Say what became of a write that was broken off, if its tool can."""
+        tool = self._tool
+        found = await tool.reconciled(self._key, self._arguments) if self._open else Unknown()
+        if isinstance(found, Done):
+            self._settle(self._done(found), "reconcile")
+        elif isinstance(found, NotDone) and tool.is_async:  # a thread may still be at work
+            self._settle(tool.failed("it was stopped, and its reconcile function says that it did not happen"), "reconcile")
+
     async def _settled(self, began: int, why: str, *, spent: bool = False, going_on: bool = False) -> ToolResult | None:
         """A write in doubt: what became of it, if its tool can say; ``None`` when it may be made again. Else a person is asked."""
         tool = self._tool
         if tool.reconcile is not None:
             found = await tool.reconciled(self._key, self._arguments)
             if isinstance(found, Done):
-                known = ToolResult(f"{tool.name} was carried out; what it returned is not known")
-                return self._settle(tool.result(found.result) or known, "reconcile")
+                return self._settle(self._done(found), "reconcile")
             if not isinstance(found, NotDone):
                 why += f"; {found.why or 'its reconcile function could not say'}"
             elif going_on:
@@ -144,7 +181,11 @@ class Calling:
             self._ask_review(began, why)
         return None
 
+    def _done(self, found: Done) -> ToolResult:
+        return self._tool.result(found.result) or ToolResult(f"{self._tool.name} was carried out; what it returned is not known")
+
     def _settle(self, result: ToolResult, by: str) -> ToolResult:
+        self._open = False
         self._place.told(self._call, self._tool.effect, result, self._place.desk.now(), ran=False, settled=by)
         return result
 
@@ -152,6 +193,7 @@ class Calling:
         ask_review(self._place.desk, self._place.step, self._call, self._key, began, why)
 
     def _told(self, result: ToolResult, began: int, *, again: bool = False) -> None:
+        self._open = result.failure is not None and result.failure.verdict is Verdict.EFFECT_IN_DOUBT
         self._place.told(self._call, self._tool.effect, result, began, again=again)
 
 
@@ -169,21 +211,10 @@ def recall(tries: Sequence[ToolCalled], meter: Meter, passed: Callable[[int, int
             passed(told.began, told.ended)
 
 
-def recorded(desk: Desk, step: int = 0) -> Iterator[tuple[int, Sequence[Message]]]:
-    """What earlier attempts recorded at each step from ``step`` on, without those at which they recorded nothing."""
-    empty = 0
-    while empty < MOST_GAP:
-        there = desk.recall(step)
-        if there:
-            yield step, there
-        empty = 0 if there else empty + 1
-        step += 1
-
-
 def wait(tried: int, named: float | None = None) -> float:
     """Seconds before the next try: doubled each time, or what the provider ``named``; spread, so that not all come back at once."""
     if named is None:
-        return FIRST_WAIT * (1 << tried - 1) * (0.5 + random.random())
+        return min(FIRST_WAIT * 2.0 ** min(tried - 1, 16), MOST_WAIT) * (0.5 + random.random())
     return named + min(named, FIRST_WAIT) * random.random()
 
 

@@ -1,6 +1,7 @@
 """Conversations: what the model sees, with every piece in its place, and what of it is left out, in plain sight."""
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -32,6 +33,9 @@ class ContextPolicy(StrEnum):
     FAIL = "fail"  # they stay, and the task ends
 
 
+KNOWN = 3
+"""The results that an outline shows, whatever was left out."""
+
 _FIELDS = set(ChatMessage.model_fields)
 
 
@@ -49,30 +53,36 @@ class Conversation:
     Instructions are the system message and a trusted input the first user message; notes of the framework are user messages
     of origin ``system``. Text of models, tools and other agents lands in assistant and tool messages only.
 
-    ``messages`` are all there ever were. ``cut`` says what of them is left out, and ``mark`` what stands in its place, for digests;
-    ``summaries`` counts how often a model was asked for one, and ``summed`` is where the messages begin that the last one does not cover.
-    ``density`` is how many tokens the model counted for each that was estimated, at the most.
+    ``count`` is how many there ever were; those that were left out are let go. ``cut`` says how much that is, and ``mark`` what stands in
+    its place, for digests; ``summaries`` counts how often a model was asked for one, and ``summed`` how many messages after the opening
+    (instructions, examples and input) the last one covers. ``density`` is how many tokens the model counted for each that was estimated,
+    at the most.
     """
 
     __slots__ = (
         "_digest",
         "_fresh",
-        "_head",
         "_instead",
-        "_start",
+        "_opening",
+        "_results",
         "_tokens",
+        "_turns",
+        "count",
         "cut",
         "density",
+        "latest",
         "mark",
-        "messages",
         "origin",
         "summaries",
         "summed",
     )
 
     def __init__(self, instructions: str, prompt: str, origin: Origin = Origin.USER, examples: Sequence[tuple[str, str]] = ()) -> None:
-        self.messages: list[ChatMessage] = []
         self.origin = origin
+        self.latest: tuple[str, ...] = ()
+        self._turns: list[ChatMessage] = []
+        self._results: deque[str] = deque(maxlen=KNOWN)
+        self.count = 0
         self._digest = hashlib.sha256()
         self._fresh: list[ChatMessage] = []
         self._tokens = 0
@@ -93,7 +103,7 @@ class Conversation:
             shown = ToolCall(id=MATERIAL, name=MATERIAL, arguments={})
             self._add(ChatMessage(role="assistant", content="", origin=Origin.SYSTEM, tool_calls=(shown,)), fresh=True)
             self._add(ChatMessage(role="tool", content=prompt, origin=origin, tool_call_id=MATERIAL), fresh=True)
-        self._head = self._start = len(self.messages)
+        self._opening, self._turns = tuple(self._turns), []
 
     def note(self, text: str) -> None:
         """Add words of the framework: feedback, or what is wanted next."""
@@ -109,6 +119,7 @@ class Conversation:
 
     def resulted(self, call: ToolCall, content: str) -> None:
         """Add a tool result; its journal entry holds it already."""
+        self._results.append(content)
         self._add(ChatMessage(role="tool", content=content, origin=Origin.TOOL, tool_call_id=call.id), fresh=False)
 
     def take_fresh(self) -> tuple[ChatMessage, ...]:
@@ -138,8 +149,13 @@ class Conversation:
     @property
     def needed(self) -> tuple[int, int]:
         """About how many tokens are in what always stays: in instructions, examples and input; and in the last turn."""
-        last = max(place for place, one in enumerate(self.messages) if place == self._head - 1 or one.role == "assistant")
-        return sum(map(size, self.messages[: self._head])), sum(map(size, self.messages[max(last, self._head) :]))
+        last = max((place for place, one in enumerate(self._turns) if one.role == "assistant"), default=0)
+        return sum(map(size, self._opening)), sum(map(size, self._turns[last:]))
+
+    @property
+    def last_words(self) -> str:
+        """What the model said last."""
+        return next(one.content for one in reversed((*self._opening, *self._turns)) if one.role == "assistant")
 
     @property
     def summary(self) -> str:
@@ -152,59 +168,62 @@ class Conversation:
 
     def shown(self) -> tuple[ChatMessage, ...]:
         """The messages for a request: all of them, or, where some were left out, what stands in their place."""
-        if self.cut is None:
-            return tuple(self.messages)
-        return (*self.messages[: self._head], *self._instead, *self.messages[self._start :])
+        return (*self._opening, *self._instead, *self._turns)
 
     def cut_for(self, room: int, spare: int = 0) -> int | None:
-        """Where the turns begin that are kept when earlier ones go, so that about ``room`` tokens suffice, ``spare`` of them for a summary.
+        """How many of the turns' messages go, in all, so that about ``room`` tokens suffice, ``spare`` of them for a summary.
 
         Turns go whole: what was said, the calls in it, their results and the notes after them. The oldest go first, and so many of them
         that what is kept takes ``KEPT`` of the room, where the last turn leaves it. ``None`` when what must stay does not fit.
         """
-        instead = _instead(len(self.messages), len(self.messages), "x" * (spare * BYTES_A_TOKEN))
+        instead = _instead(self.count, self.count, "x" * (spare * BYTES_A_TOKEN))
         left = self._tokens - sum(map(size, self._instead)) + sum(map(size, instead))
-        start, last = self._start, self._start if self._start > self._head else None
-        for end in range(start + 1, len(self.messages)):
-            if self.messages[end].role != "assistant":
+        gone = 0 if self.cut is None else self.cut.messages
+        start, last = 0, gone or None
+        for end in range(1, len(self._turns)):
+            if self._turns[end].role != "assistant":
                 continue
-            left -= sum(map(size, self.messages[start:end]))
-            start = last = end
+            left -= sum(map(size, self._turns[start:end]))
+            start, last = end, gone + end
             if left <= KEPT * room:
                 break
         return last if left <= room else None
 
     def passed(self, end: int) -> tuple[ChatMessage, ...]:
-        """What a summary is to be made of when the turns before ``end`` go: the input, the summary so far, and the messages between."""
-        return (self.messages[self._head - 1], *self._instead[1:], *self.messages[self._start : end])
+        """What a summary is to be made of when the first ``end`` messages go: the input, the summary so far, and those not gone yet."""
+        return (self._opening[-1], *self._instead[1:], *self._going(end))
 
     def gone(self, end: int) -> Cut:
-        """What is left out when the turns before ``end`` go."""
-        return Cut(messages=end - self._head, tokens=sum(map(size, self.messages[self._head : end])))
+        """What is left out when the first ``end`` messages of the turns go."""
+        return Cut(messages=end, tokens=(0 if self.cut is None else self.cut.tokens) + sum(map(size, self._going(end))))
 
     def leave_out(self, end: int, summary: str = "", summed: int = 0) -> None:
-        """From now on leave the turns before ``end`` out; a note stands in their place, and a summary of those before ``summed``, which
-        is material: the model's words about untrusted text are not trusted either.
+        """From now on leave the first ``end`` messages of the turns out; a note stands in their place, and a summary of the first
+        ``summed``, which is material: the model's words about untrusted text are not trusted either.
         """
-        instead = _instead(end - self._head, summed - self._head, summary)
-        gone = (*self._instead, *self.messages[self._start : end])
-        self._tokens += sum(map(size, instead)) - sum(map(size, gone))
-        self._start, self._instead, self.summed = end, instead, summed
+        instead, going = _instead(end, summed, summary), self._going(end)
+        self._tokens += sum(map(size, instead)) - sum(map(size, self._instead)) - sum(map(size, going))
         self.cut = self.gone(end).model_copy(update={"how": "summarised" if summary else "left_out"})
+        self._instead, self.summed = instead, summed
+        del self._turns[: len(going)]
         self.mark = hashlib.sha256("".join(one.content for one in instead).encode("utf-8")).hexdigest()
         self._fresh.append(instead[0])
 
     def outline(self, most: int = 4_000) -> str:
         """The input and the last results as plain text of at most ``most`` characters, for a scored choice."""
-        task = [one for one in self.messages[: self._head] if one.role != "system" and one.origin is not Origin.SYSTEM]
-        results = [one for one in self.messages[self._head :] if one.role == "tool"]
-        parts = [one.content for one in task] + [f"Known: {one.content}" for one in results[-3:]]
+        task = [one.content for one in self._opening if one.role != "system" and one.origin is not Origin.SYSTEM]
+        parts = task + [f"Known: {one}" for one in self._results]
         return "\n".join(part if len(part) <= most // len(parts) else part[: most // len(parts)] + " ..." for part in parts)
+
+    def _going(self, end: int) -> list[ChatMessage]:
+        """Those of the first ``end`` messages of the turns that are not gone yet."""
+        return self._turns[: end if self.cut is None else end - self.cut.messages]
 
     def _add(self, message: ChatMessage, *, fresh: bool) -> None:
         # pydantic gives every value a set of the fields that were set, 216 bytes that nobody reads here
         object.__setattr__(message, "__pydantic_fields_set__", _FIELDS)
-        self.messages.append(message)
+        self._turns.append(message)
+        self.count += 1
         self._tokens += size(message)
         if fresh:
             self._fresh.append(message)

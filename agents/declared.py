@@ -40,7 +40,7 @@ class Declared:
         if foreign is not None:
             raise BadInput(f"{what}: its parameters refer to {foreign[:100]!r}; put what is meant there into $defs")
         schema.setdefault("properties", {})
-        _close(schema)
+        close(schema)
         self.parameters: dict[str, Any] = schema
 
     @cached_property
@@ -69,19 +69,20 @@ class Declared:
             return [f"their schema refers to {error.ref[:100]!r}, which it does not define; do without this tool"]
 
 
-def _close(part: Any) -> None:
+def close(part: Any) -> None:
+    """Close every object of a schema to fields that it does not declare, where it does not say itself that it takes others."""
     if not isinstance(part, dict):
         return
     if isinstance(part.get("properties"), dict) and not part.keys() & _OPEN:
         part["additionalProperties"] = False
     for name in ("properties", "$defs", "definitions", "patternProperties"):
         for one in part.get(name, {}).values() if isinstance(part.get(name), dict) else ():
-            _close(one)
+            close(one)
     for name in ("anyOf", "oneOf", "prefixItems"):
         for one in part.get(name, ()):
-            _close(one)
+            close(one)
     for name in ("items", "additionalProperties"):
-        _close(part.get(name))
+        close(part.get(name))
 
 
 def _references(part: Any) -> Iterator[str]:

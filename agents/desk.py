@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from agents.call_size import CallSize
+from agents.history import History
 from agents.models.port import Model
-from protocols.budget import COUNTED, UNLIMITED, ZERO, Limits, Tally, Usage, amount
+from protocols.budget import COUNTED, UNLIMITED, ZERO, Amount, Limits, Tally, Usage, amount, room, spoken
 from protocols.failures import CallboardError, Failed, Failure, Verdict
-from protocols.messages import Message, ModelCalled, ReviewAsked, ReviewDecided, SubtasksAsked, SubtasksEnded, ToolCalled, ToolIntended
+from protocols.messages import Message, SubtasksAsked, SubtasksEnded
 
 
 class NoTurn(CallboardError):
@@ -15,6 +17,13 @@ class NoTurn(CallboardError):
 
     code = "no_turn"
     retryable = True
+
+
+class Taken(NamedTuple):
+    """What was taken for a call; where it is less than was asked for, ``limit`` names what had no more."""
+
+    need: Usage
+    limit: str = ""
 
 
 class Turn(Protocol):
@@ -33,6 +42,11 @@ class Desk(Protocol):
     attempt: int
 
     @property
+    def history(self) -> History:
+        """What earlier attempts recorded."""
+        ...
+
+    @property
     def first(self) -> int:
         """The ordinal of its first step: those before are those of other roles that had the task."""
         ...
@@ -46,14 +60,11 @@ class Desk(Protocol):
         """Milliseconds since the epoch."""
         ...
 
-    def recall(self, step: int) -> tuple[Message, ...]:
-        """What an earlier attempt recorded at this step ordinal (usually one message), or nothing."""
-        ...
-
-    async def afford(self, need: Usage, *, final: bool = True) -> None:
+    async def afford(self, need: Usage, *, final: bool = True, size: CallSize | None = None, now: bool = False) -> Taken:
         """Take ``need``, the worst case of the next call, out of the lease. Not ``final`` is one that something cheaper can stand in for.
 
-        Waits for room; raises ``Failed`` (budget) when none can come.
+        Waits for room, or with ``now`` does not. Where no more can come, and a call of this ``size`` goes into what is left, takes the
+        worst case of the largest that does. Returns what it took; raises ``Failed`` (budget) when that is nothing.
         """
         ...
 
@@ -61,10 +72,10 @@ class Desk(Protocol):
         """Replace what ``afford`` took by what was really used."""
         ...
 
-    async def turn(self, model: Model, tokens: int, *, elsewhere: bool) -> Turn | None:
+    async def turn(self, model: Model, tokens: int, *, elsewhere: bool, again: bool = False) -> Turn | None:
         """Wait for a turn to call ``model``, for at most ``tokens``; ``None`` where nobody paces its calls.
 
-        ``elsewhere`` says that another model could be asked instead. Raises ``NoTurn``.
+        ``elsewhere`` says that another model could be asked instead, and ``again`` that this call had a turn before. Raises ``NoTurn``.
         """
         ...
 
@@ -84,12 +95,19 @@ class Desk(Protocol):
         """Pass on a piece of output as it is made. Never stored."""
         ...
 
-    async def kept(self, name: str, *, shared: bool) -> str | None:
-        """What was kept under ``name``, of runs of this run's user or of everyone's; ``None`` when nothing is, or nobody can say."""
+    async def kept(self, name: str, *, shared: bool, claim: bool = False) -> str | None:
+        """What was kept under ``name``, of runs of this run's user or of everyone's; ``None`` when nothing is, or nobody can say.
+
+        With ``claim`` it waits while another is making it; who is told ``None`` then has to keep it, or to let it go.
+        """
         ...
 
     async def keep(self, name: str, said: str, seconds: float, *, shared: bool) -> None:
-        """Keep something for later runs, so many seconds long. Nothing is raised where it can't be."""
+        """Keep something for later runs, so many seconds long; for none it forgets what is kept. Nothing is raised where it can't be."""
+        ...
+
+    def let_go(self, name: str) -> None:
+        """Leave what was claimed, and not kept, to the next who wants it."""
         ...
 
 
@@ -117,10 +135,7 @@ class LocalDesk:
         self._used = Tally()
         self._spent = list(ZERO)
         self._on_message, self._on_text = on_message, on_text
-        self._history: dict[int, tuple[Message, ...]] = {}
-        for message in history:
-            if isinstance(message, (ModelCalled, ToolIntended, ToolCalled, ReviewAsked, ReviewDecided)):
-                self._history[message.step] = (*self._history.get(message.step, ()), message)
+        self.history = History(history)
 
     @property
     def usage(self) -> Usage:
@@ -131,20 +146,28 @@ class LocalDesk:
         """Milliseconds since the epoch."""
         return time.time_ns() // 1_000_000
 
-    def recall(self, step: int) -> tuple[Message, ...]:
-        """What ``history`` holds at this step."""
-        return self._history.get(step, ())
-
-    async def afford(self, need: Usage, *, final: bool = True) -> None:
-        """Take ``need`` out of ``limits``; raises ``Failed`` (budget) when it does not fit."""
+    async def afford(self, need: Usage, *, final: bool = True, size: CallSize | None = None, now: bool = False) -> Taken:
+        """Take ``need``, or what a call of this ``size`` can have, out of ``limits``; raises ``Failed`` (budget) when it does not fit."""
         spent, wanted = self._spent, amount(need)
-        for place, name in enumerate(COUNTED):
-            limit = getattr(self.limits, name)
-            if limit is not None and wanted[place] and spent[place] + wanted[place] > limit:
-                message = f"the next call could use {wanted[place]} {name}, and {limit - spent[place]} of {limit} are left"
-                raise Failed(Failure(verdict=Verdict.BUDGET, message=message))
+        short = self._short(wanted)
+        shorter = size.within(room(self.limits, spent)) if size is not None and short is not None else None
+        if size is not None and shorter is not None:
+            need, short = size.need(shorter), None
+            wanted = amount(need)
+        if short is not None:
+            raise Failed(Failure(verdict=Verdict.BUDGET, message=short))
         for place, one in enumerate(wanted):
             spent[place] += one
+        return Taken(need)
+
+    def _short(self, wanted: Amount) -> str | None:
+        """What of ``limits`` this would pass, in words."""
+        for place, name in enumerate(COUNTED):
+            limit = getattr(self.limits, name)
+            if limit is not None and wanted[place] and self._spent[place] + wanted[place] > limit:
+                left, whole = spoken(place, limit - self._spent[place]), spoken(place, limit)
+                return f"the next call could use {spoken(place, wanted[place])}, with {left} left of {whole}"
+        return None
 
     def settle(self, need: Usage, used: Usage) -> None:
         """Replace what ``afford`` took by what was used."""
@@ -153,7 +176,7 @@ class LocalDesk:
             spent[place] += one - taken
         self._used.add(used)
 
-    async def turn(self, model: Model, tokens: int, *, elsewhere: bool) -> Turn | None:
+    async def turn(self, model: Model, tokens: int, *, elsewhere: bool, again: bool = False) -> Turn | None:
         """``None``: alone, an agent has every turn."""
         return None
 
@@ -173,12 +196,15 @@ class LocalDesk:
         refused = Failure(verdict=Verdict.PLAN, message=message)
         return SubtasksEnded(task=self.task, attempt=self.attempt, step=asked.step, refused=refused)
 
-    async def kept(self, name: str, *, shared: bool) -> str | None:
+    async def kept(self, name: str, *, shared: bool, claim: bool = False) -> str | None:
         """Nothing is kept here."""
         return None
 
     async def keep(self, name: str, said: str, seconds: float, *, shared: bool) -> None:
         """Nothing is kept here."""
+
+    def let_go(self, name: str) -> None:
+        """Nothing is claimed here."""
 
     def partial(self, text: str) -> None:
         """Pass ``text`` to ``on_text``."""

@@ -64,7 +64,7 @@ def standing(told: Iterable[Message], call: ToolCall) -> Standing:
             if one.failure is not None and one.failure.verdict is Verdict.EFFECT_IN_DOUBT:
                 why = one.content
             elif one.ran or one.settled:
-                doubt, tries = None, tries + one.again
+                doubt, tries = None, tries + (one.again and one.ran)
         elif isinstance(one, ReviewAsked):
             asked = same(one.call, call)
         elif isinstance(one, ReviewDecided) and asked:

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection
 from typing import NamedTuple
 
-from protocols.budget import COUNTED, Limits, Usage, amount
+from protocols.budget import COUNTED, Amount, Limits, Usage, amount, room, spoken
 from protocols.failures import Failed, Failure, Verdict
 
 MOST_MISTAKES = 3
@@ -21,10 +21,10 @@ def failed(verdict: Verdict, message: str, *evidence: str, retryable: bool = Fal
 class Meter:
     """Holds one task's own limits; what earlier attempts used and is recalled counts as well."""
 
-    __slots__ = ("_bounds", "_role", "_used")
+    __slots__ = ("_bounds", "_limits", "_role", "_used")
 
     def __init__(self, role: str, limits: Limits) -> None:
-        self._role = role
+        self._role, self._limits = role, limits
         self._used = [0] * len(COUNTED)
         self._bounds = [(place, getattr(limits, name)) for place, name in enumerate(COUNTED) if getattr(limits, name) is not None]
 
@@ -33,14 +33,18 @@ class Meter:
         wanted = amount(need)
         for place, limit in self._bounds:
             if wanted[place] and self._used[place] + wanted[place] > limit:
-                name = COUNTED[place]
-                verdict = Verdict.TURNS if name == "turns" else Verdict.BUDGET
+                verdict = Verdict.TURNS if COUNTED[place] == "turns" else Verdict.BUDGET
                 message = (
-                    f"role {self._role!r} has used {self._used[place]} of the {limit} {name} that its limits allow in a task, "
-                    f"and the next call could need {wanted[place]}; raise limits={name}, or ask less of it"
+                    f"role {self._role!r} may use {spoken(place, limit)} in a task and has used {spoken(place, self._used[place])}; "
+                    f"the next call could need {spoken(place, wanted[place])}; raise its limits, or ask less of it"
                 )
                 raise failed(verdict, message)
         self._add(wanted)
+
+    @property
+    def room(self) -> Amount:
+        """What can still be taken."""
+        return room(self._limits, self._used)
 
     def settle(self, need: Usage, used: Usage) -> None:
         """Replace what ``take`` reserved by what was used."""

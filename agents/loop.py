@@ -63,23 +63,27 @@ async def _worked(role: Role, input_json: Any, desk: Desk, model: Model | None, 
         if seconds is None:
             output = await carried_out(at, value, origin)
         else:
-            async with asyncio.timeout(seconds) as at.clock:
+            async with asyncio.timeout(seconds) as at.clock.timeout:
                 output = await carried_out(at, value, origin)
         at.account_for_writes()
         return role.dump_output(output)
     except TimeoutError as error:
-        if at.clock is None or not at.clock.expired():
-            raise mishap(role.name, error) from error
+        if not at.clock.expired:
+            raise mishap(role.name, error, role.retry_on) from error
+        await at.look_back()
         message = f"role {role.name!r} did not end in the {seconds or 0:g} s of its limits; raise limits=seconds, or split its task"
         raise failed(Verdict.DEADLINE, message) from None
     except Failed:
         raise
     except CallboardError as error:
-        raise failed(Verdict.CODE_ERROR, f"role {role.name!r}: {error}", retryable=error.retryable) from error
+        retryable = error.retryable or isinstance(error, role.retry_on)
+        raise failed(Verdict.CODE_ERROR, f"role {role.name!r}: {error}", retryable=retryable) from error
     except BaseException as error:  # of the role's own prompt, plan, check or done
         if passes(error):
             raise
-        raise mishap(role.name, error) from error
+        raise mishap(role.name, error, role.retry_on) from error
+    finally:
+        await at.cache.forget()
 
 
 class Help:

@@ -3,9 +3,27 @@
 import asyncio
 import threading
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from agents.guards import failed
 from protocols.failures import Failed, Verdict
+from protocols.json_text import sendable
+
+Witness = Callable[[BaseException], None]
+
+_witness: ContextVar[Witness | None] = ContextVar("witness", default=None)
+
+
+@contextmanager
+def witnessed(witness: Witness) -> Iterator[None]:
+    """Inside, and in the tasks that begin there, ``witness`` is shown what a user's code raised before that is but words."""
+    token = _witness.set(witness)
+    try:
+        yield
+    finally:
+        _witness.reset(token)
 
 
 def passes(error: BaseException) -> bool:
@@ -23,6 +41,9 @@ def passes(error: BaseException) -> bool:
 
 def worded(error: BaseException) -> str:
     """``Type: text`` of anything that was raised, fit to be sent and stored."""
+    witness = _witness.get()
+    if witness is not None:
+        witness(error)
     kind = type(error).__name__
     try:
         text = str(error)
@@ -30,18 +51,19 @@ def worded(error: BaseException) -> str:
         text = "(its text could not be made)"
     if not text and isinstance(error, asyncio.CancelledError):
         return f"{kind}, and nobody had stopped it"
-    return _sendable(f"{kind}: {text}") if text else kind
+    return sendable(f"{kind}: {text}") if text else kind
 
 
 def frames(error: BaseException, last: int = 3) -> str:
     """The end of its traceback."""
-    return _sendable("".join(traceback.format_exception(error)[-last:])[-2_000:])
+    return sendable("".join(traceback.format_exception(error)[-last:])[-2_000:])
 
 
-def mishap(role: str, error: BaseException, *, retryable: bool = False) -> Failed:
-    """The failure (code error) of a task in which the code of ``role`` raised ``error``."""
+def mishap(role: str, error: BaseException, passing: tuple[type[Exception], ...] = ()) -> Failed:
+    """The failure (code error) of a task in which the code of ``role`` raised ``error``: retryable where that is ``passing``, or a group
+    of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        retryable = bool(passing) and error.split(passing)[1] is None
+    else:
+        retryable = isinstance(error, passing)
     return failed(Verdict.CODE_ERROR, f"role {role!r} raised {worded(error)}", frames(error), retryable=retryable)
-
-
-def _sendable(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()  # half a surrogate pair can neither be sent nor stored

@@ -1,5 +1,6 @@
 """Repetition: an agent that goes round in its calls, its words or its results is told so once, with evidence, and then stopped."""
 
+import hashlib
 import re
 from collections import deque
 from collections.abc import Hashable, Iterable
@@ -8,6 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from agents.delegation import DELEGATE
 from agents.guards import Objection, failed
 from protocols.chat import ToolCall
 from protocols.failures import Verdict
@@ -24,13 +26,19 @@ MOST_BARREN = 8
 that asked something new, and got an old answer, are allowed on top: eleven when all did."""
 MOST_THOUGHTS = 3
 """The same words in so many turns in a row, while nothing new comes in."""
-PATIENCE = 2
-"""Told at one turn, the agent may go on at the next; at the second after it the task ends. Of 207 recorded runs that succeeded, five made
-the same call three times in a row, three of them once more, and two went on after that."""
-MOST_TOLD = 4
-"""So often is a task told of any repetition; once more ends it."""
+PATIENCE = 1
+"""Told at one turn, the agent that goes on at the next ends its task."""
+SPARED = 1
+"""The same call in a row is refused so many turns more after it was told, in a line without evidence. Of 207 recorded runs that succeeded
+two would be stopped, and three (1.4%; of tau2-bench alone 2.2%) without it; no other kind of repetition stops any of them."""
+MOST_TOLD = 2
+"""So often is a task told of repetition, of another each time; a third ends it. No recorded run comes to a third."""
 
 _ELSE = "Do something else, or answer with what you know"
+_AGAIN = f"as you were told; made once more, this call ends the task. {_ELSE}"
+_LONG = 100
+_POLLS = "; a tool that polls says repeatable=True"
+_DONE = "; say in its instructions when a piece of work is done"
 _LONGEST_TEXT = 2_000
 """Characters of a text up to which differences of spelling are looked through; longer ones are compared as they are."""
 _QUOTES = dict.fromkeys(map(ord, "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"))
@@ -40,10 +48,12 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|0|[1-9]\d*)(?:\.\d+)?(?:[eE][-
 def canonical(value: Any) -> Hashable:
     """JSON without what is only spelling: white space, case, quotes, the order of keys, and how a number is written.
 
-    Digits with a leading zero are text: they name something and count nothing.
+    Digits with a leading zero are text: they name something and count nothing. Long texts are kept by their digest.
     """
     if isinstance(value, str):
         text = _plain(value)
+        if len(text) > _LONG:
+            return hashlib.sha256(text.encode("utf-8", "replace")).digest()
         return Decimal(text.replace(",", "")) if text and text[-1].isdigit() and _NUMBER.fullmatch(text) else text
     if isinstance(value, dict):
         return tuple(sorted(((_plain(key), canonical(one)) for key, one in value.items()), key=_key))
@@ -73,6 +83,7 @@ class Repetition:
         "_curious",
         "_equal",
         "_last",
+        "_named",
         "_news",
         "_open",
         "_results",
@@ -96,6 +107,7 @@ class Repetition:
         self._equal: dict[Hashable, int] = {}
         self.turn = self._told = self._barren = self._asked = self._thoughts = 0
         self._round: list[int] = []
+        self._named: Hashable = None
         self._spin: list[int] = []
         self._news = self._acted = self._curious = False
         self._said = ""
@@ -110,7 +122,8 @@ class Repetition:
         self._open.clear()
 
     def check(self, call: ToolCall, *, repeatable: bool = False) -> Objection | None:
-        """An objection to a call that goes round; raises ``Failed`` (loop) when the model was told before and went on."""
+        """An objection to a call that goes round; raises ``Failed`` when the model was told before and went on: ping_pong, where all that
+        goes round is work that it hands to others, else loop."""
         step = _Step(call, (call.name, canonical(call.arguments)), repeatable)
         self._acted = True
         period = self._period(step)
@@ -122,8 +135,13 @@ class Repetition:
         step.mark, step.content = before.mark, before.content
         shown = _shown(list(self._steps)[-period:])
         told = _round(period, self._runs[period], shown, before.content)
-        self._tell(self._round, told, [*shown, *([before.content] if before.content else [])], "; a tool that polls says repeatable=True")
-        return Objection(Verdict.LOOP, told)
+        again = bool(self._round) and self._round[0] < self.turn and self._named == step.key
+        evidence = [*shown, *([before.content] if before.content else [])]
+        handed = all(one.call.name == DELEGATE for one in list(self._steps)[-period:])
+        verdict, hint = (Verdict.PING_PONG, _DONE) if handed else (Verdict.LOOP, _POLLS)
+        self._tell(self._round, told, evidence, hint, patience=PATIENCE + SPARED * (period == 1), verdict=verdict)
+        self._named = step.key
+        return Objection(verdict, _AGAIN if again else told)
 
     def gave(self, call: ToolCall, content: str, *, writes: bool = False, fails: bool = False) -> None:
         """The result of the next call of this turn that was made: whether it was a write, and whether it failed."""
@@ -167,9 +185,8 @@ class Repetition:
             gave = f"; the last result was: {last}" if last else ""
             told = f"your last {self._barren} turns brought nothing new{gave}. {_ELSE}"
             evidence = _shown(list(self._steps)[-LONGEST_CYCLE:])
-        first = not self._spin
         self._tell(self._spin, told, evidence)
-        return told if first else None
+        return told
 
     def _period(self, step: _Step) -> int:
         """The period with which ``step`` goes round, or 0."""
@@ -200,13 +217,24 @@ class Repetition:
             return True
         return still >= min(2 * period, period + 2) or run >= 4 * period
 
-    def _tell(self, warned: list[int], told: str, evidence: Iterable[str], hint: str = "") -> None:
+    def _tell(
+        self,
+        warned: list[int],
+        told: str,
+        evidence: Iterable[str],
+        hint: str = "",
+        *,
+        patience: int = PATIENCE,
+        verdict: Verdict = Verdict.LOOP,
+    ) -> None:
         """Note in which turns it was told the same; raises ``Failed`` when it was told enough."""
         if not warned:
             self._told += 1
         warned.append(self.turn)
-        if self.turn - warned[0] >= PATIENCE or self._told > MOST_TOLD:
-            raise failed(Verdict.LOOP, f"it went on after it was told: {told[:500]}{hint}", *evidence)
+        if self._told > MOST_TOLD:
+            raise failed(verdict, f"it goes round again after it was told of {MOST_TOLD} repetitions: {told[:500]}{hint}", *evidence)
+        if self.turn - warned[0] >= patience:
+            raise failed(verdict, f"it went on after it was told: {told[:500]}{hint}", *evidence)
 
 
 def _plain(text: str) -> str:

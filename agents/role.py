@@ -12,18 +12,35 @@ from agents.context import ContextPolicy
 from agents.delegation import delegate_tool
 from agents.fallback import CONCLUDED, Conclude, Fixed, Person, by_verdicts, is_handover
 from agents.models.port import Model
+from agents.settings import RoleSettings, check
 from agents.tool import Tool, hints_of, is_context, tool
 from agents.typed import Shape, name_of, prompt_of
 from protocols import ids
 from protocols.budget import Limits
 from protocols.chat import Need, Option, Profile
 from protocols.failures import BadInput, Failed, Failure, Verdict
-from protocols.team import FallbackSpec, Resources, RoleSpec, Strategy
+from protocols.team import BY_TURNS, FallbackSpec, Resources, RoleSpec, Strategy
 
 MODEL_LIMITS = Limits(turns=40, model_calls=80, tool_calls=120, seconds=600.0)
 """What a role that uses a model may use in one task, unless it says otherwise: above all that recorded runs needed that succeeded."""
 FUNCTION_LIMITS = Limits(seconds=3_600.0)
 """What a role that is plain Python may use in one task, unless it says otherwise: it has no turns and no model to call."""
+
+_CALLS = ("turns", "model_calls", "tool_calls")
+
+
+def bounded(given: Limits | None, default: Limits) -> Limits:
+    """``given`` with the ``default`` seconds, unless it says its own, and the default turns and calls, unless it says any of these.
+
+    ``Limits()`` is no limit at all.
+    """
+    if given is None:
+        return default
+    said = given.model_fields_set
+    kept = ("seconds", *(() if said.intersection(_CALLS) else _CALLS))
+    more = {name: getattr(default, name) for name in kept if name not in said}
+    return given.model_copy(update=more) if said else given
+
 
 _CACHES = ("input_shape", "output_shape", "toolbox", "shots", "choice_options", "run_context", "run_is_async", "fallbacks", "_spec")
 
@@ -38,8 +55,8 @@ class Role:
 
     ``limits`` (one task, all attempts that are recalled included) are, unless given, 40 turns, 80 model calls, 120 tool calls and 600
     seconds for a role with a model (``MODEL_LIMITS``), and 3600 seconds for plain Python (``FUNCTION_LIMITS``); time spent waiting for
-    subtasks, or for a turn to call a model whose provider has limits, does not count. What is given replaces them all: ``Limits()`` is no
-    limit. An agent that repeats itself is stopped before.
+    subtasks, or for a turn to call a model whose provider has limits, does not count. Seconds that are given replace the seconds, and
+    turns or calls that are given all three of these; ``Limits()`` is no limit. An agent that repeats itself is stopped before.
     ``prompt`` makes the prompt from the typed input. ``options`` (label → description) and ``baseline`` describe the answers
     of a ``Literal`` or ``Enum`` output for a scored choice. ``plan`` makes the *sequential* strategy's steps by rule:
     ``plan(input, observations)`` gives the steps that remain, none when done; a step is text for the model or a ``ToolCall``.
@@ -50,14 +67,18 @@ class Role:
     ``delegates`` names the roles that it may give subtasks to.
     ``fallback_models`` take over from ``model``, in their order and for the rest of the attempt: when its provider keeps failing, when the
     tries of a call are used up, or, where they are cheaper, when the budget has no room for it any more.
+    With ``hedge_after`` a call to a provider that has said nothing for so many seconds is made a second time, where there is room for both;
+    the first to speak is heard, and the other is stopped and counts at its worst case, as it may have been charged.
     With ``cache`` a reply is kept for ``cache_seconds``, and is the reply to every request that is the same word for word until then: of
     runs of the same user (``"user"``), or of any (``"shared"``). It costs nothing then. Where a tool has written, nothing is kept.
     ``fallback`` says who takes a task over that ended with a verdict, instead of its failing: a mapping of verdicts (one, several in a
     tuple, or ``"*"`` for all others) to a role of the team (by name, or the role itself), or ``Fixed(value)``, ``Person(question)`` or
-    ``Conclude()`` of ``agents.fallback``; or one of these, for every verdict.
-    ``max_output_tokens`` bounds each reply, ``attempts`` the tries at a task. ``context`` says what becomes of the oldest turns when a
-    conversation outgrows its model's context: ``trim`` leaves them out, ``summarise`` has the model summarise them first, ``fail`` ends the
-    task (verdict context).
+    ``Conclude()`` of ``agents.fallback``; or one of these, for every verdict. Without one, an agent that works by turns concludes where a
+    budget, not its role's own limits, has no room for its next.
+    ``max_output_tokens`` bounds each reply (where a limit leaves less room it is shorter, down to a quarter), ``attempts`` the tries at a
+    task that failed in a way that may pass, as what its own code raises does that is one of ``retry_on``; between them it waits.
+    ``context`` says what becomes of the oldest turns when a conversation outgrows its model's context: ``trim`` leaves them out,
+    ``summarise`` has the model summarise them first, ``fail`` ends the task (verdict context).
 
     Raises ``BadInput`` for what cannot work.
     """
@@ -73,6 +94,7 @@ class Role:
     limits: Limits | None = None
     concurrency: int | None = None
     attempts: int = 2
+    retry_on: tuple[type[Exception], ...] = (OSError,)
     resources: Resources = field(default_factory=Resources)
     prompt: Callable[[Any], str] | None = None
     options: Mapping[str, str] | None = None
@@ -88,11 +110,13 @@ class Role:
     cache: Literal["user", "shared"] | None = None
     cache_seconds: float = 86_400.0
     fallback_models: "Sequence[str | Model]" = ()
+    hedge_after: float | None = None
     context: ContextPolicy | str = ContextPolicy.TRIM
 
     def __post_init__(self) -> None:
-        if not ids.is_role_name(self.name):
+        if not isinstance(self.name, str) or not ids.is_role_name(self.name):
             raise BadInput(f"role name {self.name!r} is not allowed; use lower-case letters, digits, _ and -, at most 50, a letter first")
+        check(RoleSettings, self, f"role {self.name!r}")
         try:
             default = Strategy.FUNCTION if self.run else Strategy.REACT if self.tools or self.delegates else Strategy.SINGLE
             object.__setattr__(self, "strategy", Strategy(self.strategy or default))
@@ -104,21 +128,26 @@ class Role:
         except ValueError:
             known = ", ".join(ContextPolicy)
             raise BadInput(f"role {self.name!r}: there is no context policy {self.context!r}; there are: {known}") from None
-        if isinstance(self.tools, (Tool, str)) or isinstance(self.delegates, str):
+        if not isinstance(self.tools, Sequence) or isinstance(self.tools, str) or isinstance(self.delegates, str):
             raise BadInput(f"role {self.name!r}: tools and delegates are lists; put [ ] around the one you gave")
         if isinstance(self.fallback_models, str) or not isinstance(self.fallback_models, Sequence):
             raise BadInput(f"role {self.name!r}: fallback_models is a list; put [ ] around the one you gave")
+        kinds = self.retry_on if isinstance(self.retry_on, Sequence) else (None,)
+        if not all(isinstance(one, type) and issubclass(one, Exception) for one in kinds):
+            raise BadInput(f"role {self.name!r}: retry_on is a list of exception types, like [ConnectionError, TimeoutError]")
+        object.__setattr__(self, "retry_on", tuple(self.retry_on))
         if self.fallback_models and self.model is None:
             raise BadInput(f"role {self.name!r} has fallback_models= and no model= that they could take over from; give it one")
+        foreign = next((one for one in self.tools if not isinstance(one, Tool) and not callable(one)), None)
+        if foreign is not None:
+            raise BadInput(f"role {self.name!r} has {foreign!r} among its tools; a tool is a typed function, or made by @tool")
         object.__setattr__(self, "tools", tuple(one if isinstance(one, Tool) else tool(one) for one in self.tools))
-        if self.limits is None:
-            object.__setattr__(self, "limits", FUNCTION_LIMITS if self.is_function and self.model is None else MODEL_LIMITS)
+        usual = FUNCTION_LIMITS if self.is_function and self.model is None else MODEL_LIMITS
+        object.__setattr__(self, "limits", bounded(self.limits, usual))
         if self.is_function and self.run is None:
             raise BadInput(f"role {self.name!r} has the function strategy and no function; give it run=")
         if not self.is_function and self.run is not None:
             raise BadInput(f"role {self.name!r} has run= and strategy {self.strategy!r}; a function role has no other strategy")
-        if self.attempts < 1 or self.max_output_tokens < 1:
-            raise BadInput(f"role {self.name!r}: attempts and max_output_tokens must be at least 1")
         labels = self.output_shape.labels or self.output_shape.item_labels
         unknown = set(self.options or ()) - set(labels or self.options or ())
         if unknown:
@@ -128,14 +157,17 @@ class Role:
             _ = self.shots
         except (Failed, TypeError, ValueError) as error:
             raise BadInput(f"role {self.name!r}: its examples are (input, output) pairs of the role's types: {error}") from None
-        if self.cache not in (None, "user", "shared") or self.cache_seconds <= 0:
-            raise BadInput(f"role {self.name!r}: cache is 'user' or 'shared', and cache_seconds are above 0")
         _ = self.fallbacks
 
     @property
     def is_function(self) -> bool:
         """Whether the role is plain Python."""
         return self.strategy is Strategy.FUNCTION
+
+    @property
+    def concludes(self) -> bool:
+        """Whether it works by turns, so that it can be told to answer from what it has."""
+        return self.strategy in BY_TURNS
 
     @property
     def model_id(self) -> str | None:

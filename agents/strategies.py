@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from agents.attempt import Attempt, Ran
 from agents.context import Concluding, Conversation
+from agents.findings import Findings, values_of
 from agents.guards import Meter, failed
 from agents.mishap import mishap, passes
 from agents.threads import in_thread
-from agents.turn import Answer, Form, answer_text, asked, choose, converse, spoken, turn, values_of
+from agents.turn import Answer, Form, answer_text, asked, choose, converse, spoken, turn
 from agents.typed import Shape
 from protocols.budget import UNLIMITED
 from protocols.chat import Need, ToolCall
@@ -56,7 +57,7 @@ async def function(at: Attempt, value: Any, origin: Origin) -> Any:
     except BaseException as error:
         if passes(error):
             raise
-        raise mishap(role.name, error, retryable=isinstance(error, OSError)) from error
+        raise mishap(role.name, error, role.retry_on) from error
 
 
 async def single(at: Attempt, value: Any, origin: Origin) -> Any:
@@ -69,9 +70,9 @@ async def single(at: Attempt, value: Any, origin: Origin) -> Any:
     talk = _open(at, value, origin)
     if not at.role.toolbox:
         return await _answered(at, talk, value)
-    answer = Answer(at.role.output_shape, _check(at, value))
+    answer, found = Answer(at, at.role.output_shape, _check(at, value)), Findings(at.role)
     while True:
-        made = await turn(at, talk, [], reuse_failed=False)
+        made = await turn(at, talk, found, reuse_failed=False)
         if not made.results:
             if answer.read(talk, made.text):
                 return answer.value
@@ -86,7 +87,8 @@ async def single(at: Attempt, value: Any, origin: Origin) -> Any:
     for one in candidates:
         if at.role.output_shape.fits(one):
             return at.role.output_shape.read(one)
-    return await _answered(at, talk, value, made.results)
+    found.add(made.results)
+    return await _answered(at, talk, value, found)
 
 
 async def react(at: Attempt, value: Any, origin: Origin) -> Any:
@@ -94,10 +96,10 @@ async def react(at: Attempt, value: Any, origin: Origin) -> Any:
     talk = _open(at, value, origin)
     if not at.role.toolbox:
         return await _answered(at, talk, value)
-    answer, results = Answer(at.role.output_shape, _check(at, value)), list[Ran]()
+    answer, found = Answer(at, at.role.output_shape, _check(at, value)), Findings(at.role, kept=not at.models.all_can(Need.NATIVE_TOOLS))
     while True:
-        made = await turn(at, talk, results)
-        results += made.results
+        made = await turn(at, talk, found)
+        found.add(made.results)
         if not made.results and answer.read(talk, made.text):
             return answer.value
 
@@ -110,25 +112,20 @@ async def sequential(at: Attempt, value: Any, origin: Origin) -> Any:
     """
     role = at.role
     talk = _open(at, value, origin)
-    seen, results = list[Observation](), list[Ran]()
+    seen, found = list[Observation](), Findings(role)
     steps = await _plan(at, talk, value, seen)
     while steps:
         if len(seen) == MOST_STEPS:
             raise failed(Verdict.TURNS, f"the plan of role {role.name!r} was not done after {MOST_STEPS} steps; let plan= end sooner")
         made = await _carry_out(at, talk, steps[0])
-        results += made
-        shown = "\n".join(one.content for one in made) if made else _last_words(talk)
+        found.add(made)
+        shown = "\n".join(one.content for one in made) if made else talk.last_words
         seen.append(Observation(steps[0], shown))
         steps = await _plan(at, talk, value, seen)
     if role.plan is not None and not (role.output_shape.is_text and _writes(at)):
-        for one in reversed(values_of(role, results)):
-            if role.output_shape.fits(one):
-                return role.output_shape.read(one)
-    return await _answered(at, talk, value, results)
-
-
-def _last_words(talk: Conversation) -> str:
-    return next(one.content for one in reversed(talk.messages) if one.role == "assistant")
+        for one in found.answers():
+            return role.output_shape.read(one)
+    return await _answered(at, talk, value, found)
 
 
 async def _plan(at: Attempt, talk: Conversation, value: Any, seen: Sequence[Observation]) -> Sequence[str | ToolCall]:
@@ -149,32 +146,32 @@ async def _plan(at: Attempt, talk: Conversation, value: Any, seen: Sequence[Obse
 
 async def _carry_out(at: Attempt, talk: Conversation, step: str | ToolCall) -> list[Ran]:
     if isinstance(step, ToolCall):
-        call = ToolCall(id=step.id or f"step-{len(talk.messages)}", name=step.name, arguments=step.arguments)
+        call = ToolCall(id=step.id or f"step-{talk.count}", name=step.name, arguments=step.arguments)
         talk.called(call, Origin.SYSTEM)
         (ran,) = await at.run_tools([call])
         talk.resulted(call, ran.content)
         return [ran]
     talk.note(f"Carry out this step, and only this: {step}")
     if at.role.toolbox:
-        return (await turn(at, talk, [], final=False)).results
+        return (await turn(at, talk, Findings(at.role), final=False)).results
     reply = await converse(at, talk, Form.of(at.role))
     talk.replied(reply.text)
     return spoken(at, talk, reply.text).results
 
 
-async def _answered(at: Attempt, talk: Conversation, value: Any, results: Sequence[Ran] = ()) -> Any:
+async def _answered(at: Attempt, talk: Conversation, value: Any, found: Findings | None = None) -> Any:
     """The typed answer, with no more tools."""
     role = at.role
-    if role.choice_options and not results and not role.toolbox:
+    if role.choice_options and not role.toolbox and not (found and found.some):
         texts = list(value) if role.output_shape.labels is None else [role.prompt_for(value)]
         labels = role.output_shape.labels or role.output_shape.item_labels or {}
         if not texts:
             return []
-        found = await choose(at, texts, role.choice_options, role.baseline, role.instructions, turn=True, origin=talk.origin)
-        values = [labels[label] for label, _ in found]
+        chosen = await choose(at, texts, role.choice_options, role.baseline, role.instructions, turn=True, origin=talk.origin)
+        values = [labels[label] for label, _ in chosen]
         return role.output_shape.read(values if role.output_shape.labels is None else values[0])
-    answer = Answer(role.output_shape, _check(at, value))
-    while not answer.read(talk, await answer_text(at, talk, results)):
+    answer = Answer(at, role.output_shape, _check(at, value))
+    while not answer.read(talk, await answer_text(at, talk, found)):
         continue
     return answer.value
 

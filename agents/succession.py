@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from agents.models.port import Model
+from protocols.chat import Need
 
 
 class TakenOver(Exception):
@@ -16,6 +17,10 @@ class Succession:
 
     def __init__(self, model: Model | None, heirs: Sequence[Model]) -> None:
         self.model, self.heirs = model, tuple(heirs)
+
+    def all_can(self, need: Need) -> bool:
+        """Whether whoever may be asked from now on can do this."""
+        return all(need in one.profile.can for one in (self.model, *self.heirs) if one is not None)
 
     def heir(self, model: Model) -> Model | None:
         """Who takes over from ``model``; perhaps somebody has meanwhile."""

@@ -22,6 +22,12 @@ Work = Callable[[], None]
 _places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 _idle: list[SimpleQueue[Work]] = []
 _lock = threading.Lock()
+_awaited: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+
+
+def awaited(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a call in a thread is waited for in ``loop``."""
+    return _awaited.get(loop, 0) > 0
 
 
 async def in_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -47,7 +53,11 @@ async def in_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any) ->
             box = SimpleQueue()
             threading.Thread(target=_serve, args=(box,), name="blocking", daemon=True).start()
         box.put(work)
-        return await ended
+        _awaited[loop] = _awaited.get(loop, 0) + 1
+        try:
+            return await ended
+        finally:
+            _awaited[loop] -= 1
 
 
 def _serve(box: SimpleQueue[Work]) -> None:

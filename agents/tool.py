@@ -11,15 +11,17 @@ from typing import Annotated, Any, Literal, NotRequired, cast, get_args, get_ori
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import PydanticSerializationError, to_json
 from typing_extensions import TypedDict
 
 from agents import pure as purity
 from agents.at_work import Context
-from agents.declared import Declared
+from agents.declared import Declared, close
 from agents.effects import Done, NotDone, Reconcile, Reconciled, Unknown
 from agents.mishap import passes, worded
+from agents.settings import ToolSettings, check, problems_of
 from agents.threads import in_thread
+from protocols import json_text
 from protocols.chat import ToolSpec
 from protocols.failures import BadInput, Failed, Failure, Verdict
 
@@ -43,6 +45,7 @@ class ToolResult(typing.NamedTuple):
 
 class _Shape(typing.NamedTuple):
     arguments: TypeAdapter[Any] | Declared
+    extra: Literal["forbid"] | None
     parameters: dict[str, Any]
     result: TypeAdapter[Any]
     is_text: bool
@@ -81,6 +84,9 @@ class Tool:
     cache_seconds: float = 86_400.0
     unbound: bool = field(default=False, repr=False)
 
+    def __post_init__(self) -> None:
+        check(ToolSettings, self, f"tool {self.name!r}")
+
     @cached_property
     def spec(self) -> ToolSpec:
         """The tool as a model sees it."""
@@ -97,18 +103,26 @@ class Tool:
         """Whether the function is declared to return a string."""
         return self._shape.is_text
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine, which ends when its call is stopped; another goes on in its thread."""
+        return self._shape.is_async
+
     def read_arguments(self, arguments: dict[str, Any] | str) -> dict[str, Any]:
         """The arguments, typed. Raises ``BadInput`` naming each one that does not fit; nothing is coerced, but an integer is a number."""
         shape = self._shape
         if isinstance(arguments, str):
             raise BadInput(f"the arguments of {self.name!r} are {_misread(arguments)}; send a JSON object that fits its schema")
-        if isinstance(shape.arguments, Declared):
+        wrong = json_text.flaw(arguments)
+        if wrong is not None:
+            problems = [wrong]
+        elif isinstance(shape.arguments, Declared):
             problems = shape.arguments.problems(arguments)
             if not problems:
                 return arguments
         else:
             try:
-                return cast(dict[str, Any], shape.arguments.validate_json(to_json(arguments), strict=True))
+                return cast(dict[str, Any], shape.arguments.validate_json(to_json(arguments), strict=True, extra=shape.extra))
             except ValidationError as error:
                 problems = [problems_of(error)]
         known = ", ".join(shape.parameters["properties"]) or "none"
@@ -185,8 +199,7 @@ class Tool:
         return self._shape.result.dump_json(value, warnings="error").decode()
 
     def _bounded(self, text: str) -> str:
-        if not text.isascii():  # half a surrogate pair can neither be sent nor stored
-            text = text.encode("utf-8", "replace").decode()
+        text = json_text.sendable(text)
         if len(text) <= self.max_chars:
             return text
         return f"{text[: self.max_chars]}\n[cut: {self.max_chars} of {len(text)} characters shown]"
@@ -268,10 +281,6 @@ def tool(
 
     def make(function: Callable[..., Any]) -> Tool:
         called = name or str(getattr(function, "__name__", type(function).__name__))
-        if timeout <= 0 or max_chars < 1 or effect not in ("read", "write"):
-            raise BadInput(f"tool {called!r}: timeout and max_chars must be above 0, effect is 'read' or 'write'")
-        if retries < 0:
-            raise BadInput(f"tool {called!r}: retries is {retries}; it is how often a call may be made again, 0 or more")
         if effect == "read" and reconcile is not None:
             raise BadInput(f"tool {called!r}: reconcile is for tools with effect='write'; a read may always be repeated")
         made = Tool(
@@ -330,15 +339,6 @@ def is_context(annotation: Any) -> bool:
     return annotation is Context or Context in get_args(annotation)
 
 
-def problems_of(error: ValidationError) -> str:
-    """What is wrong, place by place, without repeating the value: it may be long, and it is not ours."""
-    found = []
-    for one in error.errors(include_url=False, include_context=False, include_input=False)[:8]:
-        where = ".".join(str(part) for part in one["loc"])
-        found.append(f"{where}: {one['msg']}" if where else one["msg"])
-    return "; ".join(found)
-
-
 def _shape(function: Callable[..., Any], name: str, unbound: bool) -> _Shape:
     what = f"tool {name!r}"
     hints, context = hints_of(function, what), None
@@ -371,12 +371,14 @@ def _shape(function: Callable[..., Any], name: str, unbound: bool) -> _Shape:
         raise BadInput(f"{what}: no schema can be made of its types: {error.message}") from None
     parameters.pop("title", None)
     parameters.setdefault("properties", {})
+    close(parameters)
     for key, default in defaults.items():
         try:
             parameters["properties"][key].setdefault("default", _JSON.dump_python(default, mode="json", warnings="error"))
         except PydanticSerializationError:
             continue  # a default that is no JSON is the function's own business
-    return _Shape(arguments, parameters, result, returns is str, context, inspect.iscoroutinefunction(function))
+    extra: Literal["forbid"] | None = None if _takes_others(parameters) else "forbid"
+    return _Shape(arguments, extra, parameters, result, returns is str, context, inspect.iscoroutinefunction(function))
 
 
 def _declared(function: Callable[..., Any], name: str, unbound: bool, parameters: Mapping[str, Any]) -> _Shape:
@@ -393,13 +395,22 @@ def _declared(function: Callable[..., Any], name: str, unbound: bool, parameters
         raise BadInput(f"{what}: its function does not take {', '.join(sorted(missing))} of its schema; let it take **arguments")
     returns = hints.get("return", Any)
     result: TypeAdapter[Any] = TypeAdapter(returns)
-    return _Shape(arguments, arguments.parameters, result, returns is str, context, inspect.iscoroutinefunction(function))
+    return _Shape(arguments, None, arguments.parameters, result, returns is str, context, inspect.iscoroutinefunction(function))
+
+
+def _takes_others(part: Any) -> bool:
+    """Whether an object of this closed schema says itself that it takes other fields than those it declares."""
+    if isinstance(part, list):
+        return any(map(_takes_others, part))
+    if not isinstance(part, dict):
+        return False
+    return ("properties" in part and part.get("additionalProperties", False) is not False) or any(map(_takes_others, part.values()))
 
 
 def _misread(text: str) -> str:
     """What is wrong with text that came where a JSON object should have."""
     try:
-        found = from_json(text)
+        found = json_text.read(text)
     except ValueError as error:
         return f"no valid JSON ({error})"
     return "no JSON object" if not isinstance(found, dict) else "text"

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 
 from agents.attempt import Attempt, Ran
 from agents.context import BYTES_A_TOKEN, MATERIAL, Conversation, size
+from agents.findings import Findings
 from agents.guards import MOST_REPAIRS, failed
 from agents.lookalike import written_call
 from agents.overflow import make_room
@@ -19,7 +20,7 @@ from agents.succession import TakenOver
 from agents.tool import Tool
 from agents.typed import Shape
 from protocols.chat import ChatMessage, Choice, Finish, ModelReply, ModelRequest, Need, Option, ToolCall, ToolSpec
-from protocols.failures import BadInput, Verdict
+from protocols.failures import BadInput, Failed, Verdict
 from protocols.trust import TRUSTED, Origin
 
 LABELS_A_CALL = 20
@@ -110,6 +111,7 @@ async def _converse(at: Attempt, talk: Conversation, form: Form, *, note: str = 
             cut=talk.cut,
         )
         digest = talk.digest(form.mark + f"{model.id} {talk.mark} {note}".encode())
+        talk.latest = (digest,) if turn else (*talk.latest, digest)
         reply = await at.complete(request, digest, talk.take_fresh() + asked, turn=turn, on_text=live, alone=alone)
         estimate = talk.tokens + besides
         if reply.input_tokens is not None and estimate > most // 4:  # in a short one, what templates add says nothing of the text
@@ -130,8 +132,8 @@ converse = anew(_converse)
 
 
 @anew
-async def turn(at: Attempt, talk: Conversation, results: Sequence[Ran], *, reuse_failed: bool = True, final: bool = True) -> Turn:
-    """One turn with the role's tools; ``results`` are those of the turns before it.
+async def turn(at: Attempt, talk: Conversation, found: Findings, *, reuse_failed: bool = True, final: bool = True) -> Turn:
+    """One turn with the role's tools; ``found`` is what the turns before it did.
 
     The text of a ``final`` turn is an answer of the role's output type; that of another is free. Text that only looks like a tool call is
     neither: the model is told, and the call counts as a refused one.
@@ -147,20 +149,18 @@ async def turn(at: Attempt, talk: Conversation, results: Sequence[Ran], *, reuse
             written = written_call(said, at.role.toolbox)
             if written is None or (final and _answers(shape, said)):
                 return Turn([], said) if final else spoken(at, talk, said)
-            ran = [await at.refuse_written(written)]
-            talk.note(ran[0].content)
-            return Turn(ran)
-        ran = await at.run_tools(reply.tool_calls, reuse_failed=reuse_failed)
+            return Turn([await _refused(at, talk, written)])
+        ran = await _ran(at, talk, reply.tool_calls, reuse_failed)
     else:
-        call = await _next_call(at, talk, results)
+        call = await _next_call(at, talk, found)
         if call is None:
             if final:
-                return Turn([], await answer_text(at, talk, results))
+                return Turn([], await answer_text(at, talk, found))
             reply = await _converse(at, talk, Form.of(at.role))
             talk.replied(reply.text)
             return spoken(at, talk, reply.text)
         talk.called(call, Origin.MODEL)
-        ran = await at.run_tools([call], reuse_failed=reuse_failed)
+        ran = await _ran(at, talk, [call], reuse_failed)
     for one in ran:
         talk.resulted(one.call, one.content)
     _watched(at, talk, said)
@@ -176,9 +176,34 @@ def spoken(at: Attempt, talk: Conversation, said: str) -> Turn:
 
 def _watched(at: Attempt, talk: Conversation, said: str) -> None:
     """End a turn of the watch over repetition, and tell the model what it found."""
-    told = at.watch.end(said)
+    try:
+        told = at.watch.end(said)
+    except Failed:
+        at.cache.reject(talk.latest)
+        raise
     if told is not None:
+        at.cache.reject(talk.latest)
         talk.note(told)
+
+
+async def _ran(at: Attempt, talk: Conversation, calls: Sequence[ToolCall], reuse_failed: bool) -> list[Ran]:
+    """Make the calls of a reply. One with calls that can't be made is not kept."""
+    try:
+        ran = await at.run_tools(calls, reuse_failed=reuse_failed)
+    except Failed:
+        at.cache.reject(talk.latest)
+        raise
+    if any(one.refused for one in ran):
+        at.cache.reject(talk.latest)
+    return ran
+
+
+async def _refused(at: Attempt, talk: Conversation, written: ToolCall) -> Ran:
+    """Refuse a call that is only the text of a reply, and tell the model."""
+    at.cache.reject(talk.latest)
+    ran = await at.refuse_written(written)
+    talk.note(ran.content)
+    return ran
 
 
 def _answers(shape: Shape, text: str) -> bool:
@@ -190,7 +215,7 @@ def _answers(shape: Shape, text: str) -> bool:
     return not shape.is_text
 
 
-async def _next_call(at: Attempt, talk: Conversation, results: Sequence[Ran]) -> ToolCall | None:
+async def _next_call(at: Attempt, talk: Conversation, found: Findings) -> ToolCall | None:
     """Schema-tool mode: which tool, then its arguments under their schema. ``None`` is the answer's turn.
 
     Whether enough is known is asked only of models that can plan; for others it is a rule: the role's ``done``, or one result.
@@ -198,10 +223,8 @@ async def _next_call(at: Attempt, talk: Conversation, results: Sequence[Ran]) ->
     role, can = at.role, at.the_model().profile.can
     tools = list(role.toolbox.values())
     may_answer = Need.PLANNING in can and role.done is None
-    if not may_answer:
-        values = values_of(role, results)
-        if role.done(values) if role.done is not None else values:
-            return None
+    if not may_answer and (found.values if role.done is None else role.done(list(found.values))):
+        return None
     name: str | None = tools[0].name
     if len(tools) > 1 or may_answer:
         if Need.LOG_PROBABILITIES in can:
@@ -213,33 +236,17 @@ async def _next_call(at: Attempt, talk: Conversation, results: Sequence[Ran]) ->
             name = picked(reply.text)
     if name == ANSWER and may_answer:
         return None
-    call_id = f"call-{len(talk.messages)}"
+    call_id = f"call-{talk.count}"
     tool = role.toolbox.get(name or "")
     if tool is None or not tool.spec.parameters["properties"]:
         return ToolCall(id=call_id, name=name or "(none)", arguments={})
     note = f"Give the arguments of {tool.name} as JSON. {tool.name}: {tool.description}"
     reply = await _converse(at, talk, Form.of(role, (), tool.spec.parameters), note=note, turn=False)
-    try:
-        arguments = Shape(dict[str, Any]).read_text(reply.text)
-    except BadInput:
-        arguments = reply.text
-    return ToolCall(id=call_id, name=tool.name, arguments=arguments)
-
-
-def values_of(role: Role, results: Sequence[Ran]) -> list[Any]:
-    """The JSON values of the results that did not fail and were not cut."""
-    found = []
-    for one in results:
-        if one.failure is None:
-            try:
-                found.append(role.toolbox[one.call.name].read_result(one.content))
-            except ValueError:
-                continue
-    return found
+    return ToolCall(id=call_id, name=tool.name, arguments=reply.text)
 
 
 @anew
-async def answer_text(at: Attempt, talk: Conversation, results: Sequence[Ran] = ()) -> str:
+async def answer_text(at: Attempt, talk: Conversation, found: Findings | None = None) -> str:
     """The answer without tools, as text for ``Answer.read``: a scored choice, a result that is the answer already, or a reply."""
     role, can = at.role, at.the_model().profile.can
     if role.output_shape.labels and role.choice_options and Need.LOG_PROBABILITIES in can:
@@ -247,26 +254,25 @@ async def answer_text(at: Attempt, talk: Conversation, results: Sequence[Ran] = 
         text = (await _score(at, choice, talk))[0][0]
         talk.replied(text)
         return text
-    if Need.PLANNING not in can or (role.output_shape.is_text and Need.TEXT not in can):
-        for value in reversed(values_of(role, results)):
-            if role.output_shape.fits(value):
-                return value if role.output_shape.is_text else to_json(value).decode()
+    if found is not None and (Need.PLANNING not in can or (role.output_shape.is_text and Need.TEXT not in can)):
+        for value in found.answers():
+            return value if role.output_shape.is_text else to_json(value).decode()
     while True:
         reply = await _converse(at, talk, answer_form(role))
         talk.replied(reply.text)
         written = written_call(reply.text, role.toolbox) if role.toolbox and role.output_shape.is_text else None
         if written is None:
             return reply.text
-        talk.note((await at.refuse_written(written)).content)
+        await _refused(at, talk, written)
 
 
 class Answer:
     """Reads answers strictly as one type; what does not fit goes back to the model with the reasons, a bounded number of times."""
 
-    __slots__ = ("_check", "_repairs", "_shape", "value")
+    __slots__ = ("_at", "_check", "_repairs", "_shape", "value")
 
-    def __init__(self, shape: Shape, check: Callable[[Any], Sequence[str]] | None = None) -> None:
-        self._shape, self._check, self._repairs = shape, check, 0
+    def __init__(self, at: Attempt, shape: Shape, check: Callable[[Any], Sequence[str]] | None = None) -> None:
+        self._at, self._shape, self._check, self._repairs = at, shape, check, 0
         self.value: Any = None
 
     def read(self, talk: Conversation, text: str) -> bool:
@@ -281,6 +287,7 @@ class Answer:
             return True
         except BadInput as error:
             why = str(error)
+        self._at.cache.reject(talk.latest)
         self._repairs += 1
         if self._repairs > MOST_REPAIRS:
             raise failed(Verdict.SCHEMA, f"its answer never fitted: {why}", text[:500])
@@ -294,7 +301,7 @@ async def asked(
     at: Attempt, talk: Conversation, shape: Shape, form: Form, *, note: str = "", turn: bool = True, alone: bool = False
 ) -> Any:
     """A typed answer of the model to the conversation, repaired within bounds."""
-    answer = Answer(shape)
+    answer = Answer(at, shape)
     while True:
         reply = await converse(at, talk, form, note=note, turn=turn, alone=alone)
         talk.replied(reply.text)
@@ -334,7 +341,7 @@ async def choose(
         }
         told = f"{instructions}\n\nLabel each numbered text. The labels are:\n{described}".strip()
         talk = Conversation(told, "\n\n".join(f"[{name}] {text}" for name, text in zip(names, some, strict=True)), origin)
-        answer = Answer(Shape(dict[str, str]))
+        answer = Answer(at, Shape(dict[str, str]))
         while True:
             reply = await _converse(at, talk, Form.of(at.role, (), schema), turn=turn, alone=True)
             talk.replied(reply.text)
@@ -364,7 +371,7 @@ async def _score(
         said = tuple(_shown(text, origin) for text in choice.texts)
     else:
         digest.update(talk.digest(b"").encode())
-        messages, said = tuple(talk.messages), talk.take_fresh()
+        messages, said = talk.shown(), talk.take_fresh()
     request = ModelRequest(messages=messages, choice=choice, max_output_tokens=1)
     reply = await at.complete(request, digest.hexdigest(), said, turn=turn, alone=talk is None)
     known = {one.label for one in choice.options}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
-from agents.tool import problems_of
+from agents.settings import problems_of
 from protocols.failures import BadInput, Failed, Failure, Verdict
 
 

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import ray
 
 from orchestrator import model_server
+from orchestrator.agent import Agent
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Agent, Host
+from orchestrator.host import Host
 from orchestrator.journal import address_of, open_journal
 from orchestrator.link import LinkDown
 from orchestrator.models import Models
@@ -24,9 +25,10 @@ from orchestrator.observe.exporter import export
 from orchestrator.observe.logs import get_logger, to_json_lines
 from orchestrator.observe.lookout import look_out
 from orchestrator.pools import QUIET_SECONDS, Pools
-from orchestrator.remote import NAMESPACE, ActorHandle, RemoteCoordinator, RemoteHost, called
+from orchestrator.remote import NAMESPACE, ActorHandle, Peers, RemoteCoordinator, RemoteHost, called
 from orchestrator.scheduler import SHARED
 from orchestrator.sides import Place
+from orchestrator.throttle import Word
 from protocols.messages import SCHEMA
 from protocols.record import Record
 from protocols.team import Resources
@@ -186,7 +188,9 @@ class CoordinatorActor:
         journal = await asyncio.to_thread(open_journal, settings.store)
         hiring = Hiring(settings.token, self._number)
         hosts = [await hiring.hire(SHARED, number, Resources()) for number in range(settings.hosts)]
-        coordinator = Coordinator(journal, hosts, Pools(hiring, settings.quiet), self._owner, 1 / settings.coordinators)
+        coordinator = Coordinator(journal, hosts, Pools(hiring, settings.hosts, settings.quiet), self._owner, 1 / settings.coordinators)
+        others = [number for number in range(settings.coordinators) if number != self._number]
+        coordinator.turnstile.spread = Peers([coordinator_name(number, settings.token) for number in others]).tell
         self._exporting = export(coordinator)
         self._coordinator = coordinator  # hosts that are attached deliver what they kept while it starts
         try:
@@ -242,6 +246,11 @@ class CoordinatorActor:
         return 0 if self._coordinator is None else await self._coordinator.deliver(host, batch)
 
     @_untracked
+    async def overhear(self, word: tuple[Any, ...]) -> None:
+        if self._coordinator is not None:
+            self._coordinator.turnstile.overhear(Word(*word))
+
+    @_untracked
     async def put_blob(self, data: bytes) -> tuple[str, int]:
         ref = await (await self._ready()).put_blob(data)
         return ref.digest, ref.size
@@ -251,12 +260,16 @@ class CoordinatorActor:
         return await (await self._ready()).get_blob(digest)
 
     @_untracked
-    async def kept(self, run: str, name: str, shared: bool) -> str | None:
-        return await (await self._ready()).kept(run, name, shared)
+    async def kept(self, run: str, name: str, shared: bool, claimant: str) -> str | None:
+        return await (await self._ready()).kept(run, name, shared, claimant)
 
     @_untracked
     async def keep(self, run: str, name: str, said: str, seconds: float, shared: bool) -> None:
         await (await self._ready()).keep(run, name, said, seconds, shared)
+
+    @_untracked
+    async def let_go(self, run: str, name: str, shared: bool, claimant: str) -> None:
+        await (await self._ready()).let_go(run, name, shared, claimant)
 
     async def submit(self, run: str, request: bytes) -> None:
         await (await self._ready()).submit(run, request)

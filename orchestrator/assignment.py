@@ -29,6 +29,7 @@ def assignment(state: RunState, item: Dispatch, history: tuple[bytes, ...]) -> A
         depth=me.depth,
         history=history,
         first=me.first,
+        tried=state.tried(me) if state.may_try_again(me) else 0,
         conclude=me.concludes,
         traceparent=state.request.traceparent,
     )

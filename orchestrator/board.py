@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from agents.models.port import Model
 from orchestrator import code, warm
@@ -266,7 +266,10 @@ class Board:
         wrong = team.unmet(limits.model_copy(update={"micros": 0}) if money else limits) or team.unkept(limits)
         if wrong:
             raise BadInput(wrong[0])
-        goal = to_jsonable_python(goal)
+        try:
+            goal = to_jsonable_python(goal)
+        except PydanticSerializationError as error:
+            raise BadInput(f"the goal is not JSON: {error}; give JSON types, dataclasses or pydantic models") from None
         plan = team.plan(goal)
         spec = team.spec()
         await self._runtime.prepare(spec)

@@ -205,7 +205,8 @@ class _Wire:
 
     def __init__(self, side: CoordinatorSide, host: MortalHost, unrest: Unrest) -> None:
         self._side, self._host, self._unrest = side, host, unrest
-        self.put_blob, self.get_blob, self.keep, self.kept = side.put_blob, side.get_blob, side.keep, side.kept
+        self.put_blob, self.get_blob = side.put_blob, side.get_blob
+        self.keep, self.kept, self.let_go = side.keep, side.kept, side.let_go
 
     async def deliver(self, host: str, batch: bytes, label: str = "") -> int:
         """See ``CoordinatorSide``."""

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 
 import cloudpickle
@@ -54,8 +55,7 @@ def _dumps(roles: Roles) -> bytes:
 
 @contextmanager
 def _by_value() -> Iterator[None]:
-    roots = _installed()
-    mine = [module for name, module in list(sys.modules.items()) if _is_the_users(name, module, roots)]
+    mine = [module for name, module in list(sys.modules.items()) if _is_the_users(name, module)]
     for module in mine:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -65,15 +65,19 @@ def _by_value() -> Iterator[None]:
             cloudpickle.unregister_pickle_by_value(module)
 
 
+@cache
 def _installed() -> tuple[str, ...]:
     roots = {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}
     return tuple(os.path.join(place, "") for root in roots for place in (root, os.path.realpath(root)))
 
 
-def _is_the_users(name: str, module: ModuleType, roots: tuple[str, ...]) -> bool:
+def _is_the_users(name: str, module: ModuleType) -> bool:
     file = getattr(module, "__file__", None)
     if not file or name == "__main__" or name.split(".", 1)[0] in _OURS or getattr(module, "__name__", None) != name:
         return False
-    if ".." in file or not file.startswith(os.sep):
-        file = os.path.abspath(file)
-    return not file.startswith(roots)
+    return not _is_installed(file)
+
+
+@cache
+def _is_installed(file: str) -> bool:
+    return (os.path.abspath(file) if ".." in file or not file.startswith(os.sep) else file).startswith(_installed())

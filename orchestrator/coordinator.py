@@ -1,37 +1,35 @@
-"""The coordinator: the thin shell around the reducer. It appends, then acts. No Ray here.
+"""The coordinator: carries runs over hosts, for drivers and for what other processes ask. No Ray here.
 
-One loop takes what has come in, folds it, schedules, appends everything in one transaction, and only then answers and sends. While
-a transaction is on its way the next batch gathers, so the disk's pace sets the batch size and nothing else.
+It takes runs up, hears hosts, and has what was said committed (see ``orchestrator.commits``), which does all the rest.
 """
 
 import asyncio
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from orchestrator import outcomes, reducer
+from orchestrator.claims import Claims
+from orchestrator.commits import Commits, Item
 from orchestrator.execution import Execution
-from orchestrator.journal.port import Entry, Journal
-from orchestrator.ledger import ALLOWANCE
+from orchestrator.journal.port import Journal
 from orchestrator.link import now, open_parcel
 from orchestrator.live import LiveRun, surplus
 from orchestrator.observe.logs import get_logger
 from orchestrator.observe.meter import Meter
 from orchestrator.pools import Pools
-from orchestrator.purse import Purse, reclaim
+from orchestrator.purse import Purse, opening, reclaim
 from orchestrator.reducer.state import Act, RunState
-from orchestrator.replay import reader, replay
+from orchestrator.replay import replay
 from orchestrator.requests import hear
 from orchestrator.roster import Roster, losses
-from orchestrator.scheduler import schedule
 from orchestrator.sides import HostSide, Place, Watched
 from orchestrator.takeover import places, read_own
 from orchestrator.turnstile import Turnstile
 from protocols import codec
 from protocols import messages as m
-from protocols.envelope import Batch, Envelope
-from protocols.failures import BadInput, StorageError, UnknownMessage, Verdict
+from protocols.envelope import Batch
+from protocols.failures import BadInput, Failure, StorageError, UnknownMessage, Verdict
 
 MEND_SECONDS = 2.0
 """How often it is tried to go on with a run that could not be stored."""
@@ -47,19 +45,10 @@ log = get_logger("coordinator")
 STOP_SECONDS = 2.0
 """How long a coordinator that ends in good order waits for its hosts."""
 
-DISPATCHED = 1_000
-"""At most so many attempts of a run start with one append: hosts are at work on the first while the next are prepared."""
+_TOO_LATE = Failure(verdict=Verdict.CANCELLED, message="its host came back too late, and its work was given to another")
 
-_FROM_HOSTS = (m.ModelCalled, m.ToolIntended, m.ToolCalled, m.ReviewAsked, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded)
-_SILENT = frozenset((m.ModelCalled, m.ToolIntended, m.ToolCalled, m.LeaseAsked, m.SubtasksAsked, m.TaskEnded, m.TasksAdded))
-"""Messages that are acted on by what they lead to, and not themselves."""
-
-
-class _Item(NamedTuple):
-    run: str
-    at: int
-    message: m.Message
-    body: bytes | None
+_FROM_HOSTS = (m.ModelCalled, m.ToolCalled, m.TaskEnded, m.ToolIntended, m.PartialOutput, m.LeaseAsked, m.ReviewAsked, m.SubtasksAsked)
+"""Of an attempt; those that are said most come first."""
 
 
 class Coordinator:
@@ -72,21 +61,19 @@ class Coordinator:
         ``share`` of what providers allow."""
         self.name = f"coordinator/{secrets.token_hex(4)}"
         self._owner = owner
-        self.meter: Meter | None = None
         self._journal = journal
         self._hosts = hosts
         self._pools = pools
         self._runs: dict[str, LiveRun] = {}
-        self._queue: list[tuple[list[_Item], asyncio.Future[None] | None]] = []
-        self._wake = asyncio.Event()
         self._opening = asyncio.Lock()
-        self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._fetch = reader(journal)
+        self._wake = asyncio.Event()
         self._roster = Roster(self.name, self, lambda host: places(self._runs.values()).get(host, ()), self._kept, self._lost, self._wake)
-        self._purse = Purse(journal, self._say)
-        self._turnstile = Turnstile(self._roster.links, share)
-        self._execution = Execution(journal, self._roster, self._purse, self._later, self._finish)
+        self._commits = Commits(journal, self._runs, self._roster, lambda here, said: self._execution.carry_out(here, said), self._wake)
+        self._purse = Purse(journal, self._commits.say)
+        self._claims = Claims(journal)
+        self.turnstile = Turnstile(self._roster.links, share)
+        self._execution = Execution(journal, self._roster, self._purse, self._commits.later, self._finish)
 
     async def start(self) -> None:
         """Take up the runs of its owner, and begin to work; returns when at least one host is attached."""
@@ -94,15 +81,16 @@ class Coordinator:
         own = await asyncio.to_thread(read_own, self._journal, self._owner)
         self._runs.update(own)
         self._tasks = [
-            asyncio.create_task(self._loop(), name="coordinator loop"),
-            asyncio.create_task(hear(self._journal, self._in_hand, self._say), name="requests"),
+            asyncio.create_task(self._commits.run(), name="commits"),
+            asyncio.create_task(hear(self._journal, self._in_hand, self._commits.say), name="requests"),
             asyncio.create_task(self._purse.keep(), name="limits"),
+            asyncio.create_task(self._purse.heed(self._runs.values), name="changes of limits"),
         ]
         if self._pools is not None:
             self._tasks.append(asyncio.create_task(self._pools.keep(self.states, self._roster), name="pools"))
         self._tasks.append(asyncio.create_task(self._mend(), name="mending"))
         if own:
-            self._turnstile.rest()
+            self.turnstile.rest()
         for side in self._hosts:
             self._roster.add(side)
         await self._roster.ready()
@@ -122,10 +110,10 @@ class Coordinator:
         """Have hosts stop all work, and give back what it held and did not use; call it before ``close``. Takes seconds, raises nothing."""
         if not self._tasks:
             return  # it has not begun
-        self._stopping = True
+        self._commits.stopping = True
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await self._put([])  # what was being dispatched has been by then
+                await self._commits.put([])  # what was being dispatched has been by then
                 await self._lose(await self._roster.stop())
                 await self._purse.rest()
         except Exception as error:
@@ -138,7 +126,7 @@ class Coordinator:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._purse.close()
         await self._roster.close()
-        self._turnstile.close()
+        self.turnstile.close()
         for run in self._runs.values():
             if run.timer is not None:
                 run.timer.cancel()
@@ -156,9 +144,9 @@ class Coordinator:
             if await asyncio.to_thread(lambda: list(self._journal.read(run, 0, 1))):
                 raise BadInput(f"run {run!r} exists already; resume it, or choose another id")
             epoch = await asyncio.to_thread(self._journal.claim, run, self._owner)
-            opening, at = await self._purse.opening(message.user), now()
-            self._runs[run] = LiveRun(reducer.begin(run, at, message), epoch)
-            await self._put([_Item(run, at, message, request), *(_Item(run, at, one, None) for one in opening)])
+            limits, at = await self._purse.limits(message.user), now()
+            self._runs[run] = LiveRun(reducer.begin(run, at, message), epoch, limits=limits)
+            await self._commits.put([Item(run, at, message, request), *(Item(run, at, one, None) for one in opening(limits))])
 
     async def resume(self, run: str) -> None:
         """Carry a run on from the journal; one that has ended is only loaded, and one at work here is left alone."""
@@ -172,13 +160,13 @@ class Coordinator:
             raise BadInput(f"there is no run {run!r} in this journal; `callboard runs` lists those there are")
         epoch = row.epoch if row.ended else await asyncio.to_thread(self._journal.claim, run, self._owner)
         state = await asyncio.to_thread(replay, self._journal, run)
-        reopening = () if state.act is Act.ENDED else await self._purse.reopening(state)
-        self._runs[run] = here = LiveRun(state, epoch)
+        limits = () if state.act is Act.ENDED else await self._purse.limits(state.request.user)
+        self._runs[run] = here = LiveRun(state, epoch, limits=limits)
         if state.act is Act.ENDED:
             here.finish()
             return
         # In one batch: nothing is dispatched between taking the run up and what follows.
-        await self._say(run, m.RunResumed(epoch=epoch), *reopening, *then)
+        await self._commits.say(run, m.RunResumed(epoch=epoch), *opening(limits, state), *then)
         await self._purse.align(here)
         self._execution.set_deadline(here)
 
@@ -192,15 +180,15 @@ class Coordinator:
 
     async def cancel(self, run: str, reason: str) -> None:
         """Stop a run. Returns once the request is durable; the run ends when its agents have stopped."""
-        await self._say(run, m.CancelRequested(reason=reason))
+        await self._commits.say(run, m.CancelRequested(reason=reason))
 
     async def pause(self, run: str, paused: bool) -> None:
         """Have a run rest, or go on. Returns once that is durable; calls that were made already end as they would."""
-        await self._say(run, m.PauseRequested() if paused else m.ContinueRequested())
+        await self._commits.say(run, m.PauseRequested() if paused else m.ContinueRequested())
 
     async def decide(self, run: str, decided: bytes) -> None:
         """Settle what a task waits for a person for: a packed ``ReviewDecided``. Returns once it is durable."""
-        await self._say(run, self._find(run).decision(codec.unpack(decided)))
+        await self._commits.say(run, self._find(run).decision(codec.unpack(decided)))
 
     async def wait(self, run: str, seconds: float) -> bool:
         """Whether the run has ended within this time. Raises ``StorageError`` when it can't be carried on here."""
@@ -228,14 +216,17 @@ class Coordinator:
         """Read content."""
         return await asyncio.to_thread(self._journal.get_blob, digest)
 
-    async def kept(self, run: str, name: str, shared: bool) -> str | None:
-        """What was kept under ``name`` for the run's user, or for everyone, and is not too old."""
-        return await asyncio.to_thread(self._journal.kept, self._kept_as(run, name, shared), now())
+    async def kept(self, run: str, name: str, shared: bool, claimant: str) -> str | None:
+        """See ``CoordinatorSide``."""
+        return await self._claims.kept(self._kept_as(run, name, shared), claimant)
 
     async def keep(self, run: str, name: str, said: str, seconds: float, shared: bool) -> None:
         """Keep something for so many seconds."""
-        at = now()
-        await asyncio.to_thread(self._journal.keep, self._kept_as(run, name, shared), said, at, at + round(seconds * 1000))
+        await self._claims.keep(self._kept_as(run, name, shared), said, seconds)
+
+    async def let_go(self, run: str, name: str, shared: bool, claimant: str) -> None:
+        """See ``CoordinatorSide``."""
+        self._claims.let_go(self._kept_as(run, name, shared), claimant)
 
     def _kept_as(self, run: str, name: str, shared: bool) -> str:
         return name if shared else codec.digest(codec.pack_value([self._find(run).state.request.user, name]))
@@ -251,10 +242,14 @@ class Coordinator:
 
     async def limits_money(self, user: str) -> bool:
         """Whether a limit over many runs bounds what this user's may cost: then a model without a price can't be called."""
-        return any(opening.total.micros is not None for opening in await self._purse.opening(user))
+        return any(one.limits.micros is not None for one in await self._purse.limits(user))
 
     def _in_hand(self) -> list[str]:
         return [name for name, run in self._runs.items() if run.is_at_work and run.joined]
+
+    def count(self, meter: Meter) -> None:
+        """Have this meter count what becomes durable."""
+        self._commits.meter = meter
 
     def is_busy(self) -> bool:
         """Whether a run is at work here."""
@@ -278,19 +273,22 @@ class Coordinator:
         if own:
             await self._roster.heard(places(own.values()), JOIN_SECONDS)
         for run, here in own.items():
-            reopening = await self._purse.reopening(here.state) if ALLOWANCE in here.state.ledger.accounts else ()
-            await self._say(run, m.RunResumed(epoch=here.epoch), *reopening)
+            here.limits = await self._purse.limits(here.state.request.user)
+            await self._commits.say(run, m.RunResumed(epoch=here.epoch), *opening(here.limits, here.state))
             await self._purse.align(here)
             self._execution.set_deadline(here)
 
     def _kept(self, host: str, kept: Sequence[Place]) -> None:
         """A host goes on with these attempts: it gets again the answers that it may not have got."""
+        for run in {run for run, _, _ in kept}:
+            if self._runs[run].state.paused:
+                self._roster.hold(run, True)
+            if self._runs[run].state.ledger.limited:
+                self._roster.limit(run)
         for run, task, _ in kept:
             here = self._runs[run]
             if here.joined or here.state.stopping is not None:  # it came too late, or the run is ending
-                self._roster.stop_task(run, task, Verdict.CANCELLED)
-            if here.state.paused:
-                self._roster.hold(run, True)
+                self._roster.stop_task(run, task, here.state.stopping or _TOO_LATE)
             for body in here.loose[task].answers if task in here.loose else ():
                 self._roster.links[host].outbox.send(run, body)
 
@@ -307,142 +305,45 @@ class Coordinator:
             unpacked = Batch.unpack(batch)
             items = []
             for parcel in link.inbox.fresh(unpacked):
-                body = await open_parcel(parcel, self.get_blob)
+                body = await open_parcel(parcel, self.get_blob) if parcel.large else parcel.body
                 message = codec.unpack(body)
-                if isinstance(message, m.CallsReported):
-                    self._turnstile.hear(host, message, (here.state.request.team for here in self._runs.values() if here.is_at_work))
+                if not isinstance(message, _FROM_HOSTS):
+                    self._hear(host, message)
                     continue
-                if not isinstance(message, (m.PartialOutput, *_FROM_HOSTS)):
-                    raise UnknownMessage(f"a host may not say {type(message).__name__}")
                 here = self._runs.get(parcel.run)
                 if here is None or link.at_work.get((parcel.run, message.task)) != message.attempt:
                     continue  # given up, and counted as lost
-                if isinstance(message, m.PartialOutput):
+                if type(message) is m.PartialOutput:
                     here.pass_on(body)
                 elif not here.has_heard(message.task, body):
-                    items.append(_Item(parcel.run, parcel.at, message, body))
+                    items.append(Item(parcel.run, parcel.at, message, body))
             if items:
-                await self._put(items)
+                await self._commits.put(items)
             for item in items:
-                if isinstance(item.message, m.TaskEnded) and link.at_work.get((item.run, item.message.task)) == item.message.attempt:
+                if type(item.message) is m.TaskEnded and link.at_work.get((item.run, item.message.task)) == item.message.attempt:
                     del link.at_work[item.run, item.message.task]
             link.heard = now()
             taken = link.inbox.take(unpacked)
         self._wake.set()
         return taken
 
-    # --- the loop -----------------------------------------------------------------------------------------------------
-
-    async def _put(self, items: list[_Item]) -> None:
-        """Queue messages and return when they are durable and acted on."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((items, future))
-        self._wake.set()
-        await future
-
-    async def _say(self, run: str, *messages: m.Message) -> None:
-        """Put messages into a run in one batch; returns when they are acted on. Raises ``StorageError`` when they are not durable."""
-        await self._put([_Item(run, now(), message, None) for message in messages])
-        here = self._runs.get(run)
-        if here is not None and here.broken is not None:
-            raise here.broken
-
-    async def _loop(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            queue, self._queue = self._queue, []
-            entries: list[Entry] = []
-            try:
-                await self._tick(queue, entries)
-            except StorageError as error:
-                self._break(queue, entries, error)
-            except Exception as error:
-                log.exception("the coordinator failed on a batch")
-                self._break(queue, entries, StorageError(f"the coordinator failed: {error}"))
-
-    async def _tick(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], entries: list[Entry]) -> None:
-        decided: list[tuple[LiveRun, m.Message]] = []
-        for items, _ in queue:
-            for item in items:
-                self._fold(item, entries, decided)
-        room = self._roster.room()
-        # Who has the fewest at work goes first: a long run fills the hosts, and a short one must not wait for its end.
-        ready = [] if self._stopping else [run for run in self._runs.values() if run.is_at_work and run.joined]
-        for here in sorted(ready, key=lambda run: run.state.at_work):
-            dispatch = schedule(here.state, room, DISPATCHED)
-            if dispatch is not None:
-                for one in dispatch.items:
-                    room[self._roster.links[one.host].side.pool][one.host] -= 1
-                self._fold(_Item(here.state.run, now(), dispatch, None), entries, decided)
-                self._wake.set()
-        if entries:
-            epochs = {entry.run: self._runs[entry.run].epoch for entry in entries}
-            await asyncio.to_thread(self._journal.append, entries, epochs)
-            if self.meter is not None:
-                self.meter.commit()
-        for here, message in decided:
-            await self._execution.carry_out(here, message)
-        for run in {entry.run for entry in entries}:
-            self._runs[run].news.set()
-        for _, future in queue:
-            if future is not None and not future.done():
-                future.set_result(None)
-
-    def _fold(self, item: _Item, entries: list[Entry], decided: list[tuple[LiveRun, m.Message]]) -> None:
-        here = self._runs.get(item.run)
-        if here is None or not here.is_at_work:
-            return
-        first = item.message
-        if here.state.stopping is not None and isinstance(first, (m.CancelRequested, m.DeadlinePassed)):
-            return  # it is ending already
-        if isinstance(first, m.RunResumed) and not here.joined:
-            first, here.joined = first.model_copy(update={"kept": self._roster.having(item.run)}), True
-        todo: list[tuple[m.Message, bytes | None]] = [(first, item.body)]
-        while todo:
-            message, body = todo.pop()
-            seq = here.state.seq + 1
-            entry = Envelope(item.run, seq, item.at, message)
-            entries.append(Entry(item.run, seq, item.at, type(message).__name__, body or codec.pack(message)))
-            if self.meter is not None:
-                self.meter.hear(here.state, message)
-            here.state, decisions = reducer.step(here.state, entry, self._fetch)
-            if type(message) not in _SILENT:
-                decided.append((here, message))
-            if decisions:
-                todo += [(decision, None) for decision in reversed(decisions)]
+    def _hear(self, host: str, message: m.Message) -> None:
+        if not isinstance(message, m.CallsReported):
+            raise UnknownMessage(f"a host may not say {type(message).__name__}")
+        self.turnstile.hear(host, message, (here.state.request.team for here in self._runs.values() if here.is_at_work))
 
     # --- the end of things --------------------------------------------------------------------------------------------
 
     async def _lost(self, host: str, at_work: dict[tuple[str, str], int]) -> None:
         """A host is gone, and what it had at work with it."""
         log.warning("host lost", host=host, tasks=len(at_work))
-        self._turnstile.lost()
+        self.turnstile.lost()
         await self._lose(losses(host, at_work))
 
     async def _lose(self, losses: list[tuple[str, m.AttemptsLost]]) -> None:
         if losses:
             at = now()
-            await self._put([_Item(run, at, loss, None) for run, loss in losses])
-
-    def _later(self, run: str, message: m.Message) -> None:
-        self._queue.append(([_Item(run, now(), message, None)], None))
-        self._wake.set()
-
-    def _break(self, queue: list[tuple[list[_Item], asyncio.Future[None] | None]], entries: list[Entry], error: StorageError) -> None:
-        """Nothing of this batch is stored, but its runs' states have it: they must be read again before they go on."""
-        log.error("storage failed", why=str(error))
-        if self.meter is not None:
-            self.meter.discard()
-        runs = {item.run for items, _ in queue for item in items} | {entry.run for entry in entries}
-        for run in runs & self._runs.keys():
-            here = self._runs[run]
-            here.fail(error)
-            self._roster.stop_run(here.state.run, Verdict.CANCELLED)
-        for _, future in queue:
-            if future is not None and not future.done():
-                future.set_exception(error)
-                future.exception()
+            await self._commits.put([Item(run, at, loss, None) for run, loss in losses])
 
     def _finish(self, here: LiveRun) -> None:
         here.finish()

@@ -9,6 +9,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -16,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator import model_server
 from orchestrator.actors import Settings, coordinator_name, end_all, make_coordinator, names
-from orchestrator.cluster import check
+from orchestrator.cluster import END_SECONDS, check
 from orchestrator.code import Roles
 from orchestrator.journal import address_of
 from orchestrator.link import HostGone, LinkDown
@@ -147,11 +148,15 @@ class DeploymentRuntime:
             self._joined = False
 
     async def end(self) -> bool:
-        """End the deployment, if it is there: its actors are gone when this returns. Its runs can be resumed."""
+        """End the deployment, if it is there: its actors are gone when this returns. Its runs can be resumed, with what they held."""
         await asyncio.to_thread(self._join)
-        there = bool(names(TOKEN))
+        there = names(TOKEN)
+        coordinators = [name for number in range(len(there)) if (name := coordinator_name(number, TOKEN)) in there]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await asyncio.gather(*(_stop(name) for name in coordinators), return_exceptions=True)
         end_all(TOKEN)
-        return there
+        return bool(there)
 
 
 def _knock(address: str) -> None:
@@ -168,6 +173,10 @@ def _have(number: int, settings: Settings) -> ActorHandle:
     except ValueError:
         pinned = {} if _is_server(settings.store) else {"scheduling_strategy": NodeAffinitySchedulingStrategy(_head(), soft=False)}
         return make_coordinator(number, settings, lifetime="detached", **pinned)
+
+
+async def _stop(name: str) -> None:
+    await RemoteCoordinator(_ray.get_actor(name, namespace=NAMESPACE)).stop()
 
 
 def _is_server(store: str | None) -> bool:

@@ -13,7 +13,6 @@ from orchestrator.reducer.state import RunState
 from orchestrator.roster import Roster
 from protocols import codec
 from protocols import messages as m
-from protocols.failures import Verdict
 
 STOP_SECONDS = 2.0
 """Stopped tasks of which none has ended for this long are given up."""
@@ -43,16 +42,20 @@ class Execution:
         elif isinstance(message, m.AllowanceAsked):
             self._purse.ask(here)
         elif isinstance(message, m.TaskClosed):
-            if self._roster.stop_task(here.state.run, message.task, Verdict.CANCELLED):
+            if self._roster.stop_task(here.state.run, message.task, message.failure):
                 self._give_up_later(here.state.run, message.task)
         elif isinstance(message, m.ReviewAsked):
             decide = f"callboard review {here.state.run} {message.task}"
             log.warning("a task waits for a person", run=here.state.run, task=message.task, why=message.message, decide=decide)
+        elif isinstance(message, (m.AllowanceGranted, m.BudgetChanged)):
+            self._limit(here)
+            if isinstance(message, m.BudgetChanged):
+                self.set_deadline(here)
         elif isinstance(message, m.RunRequested):
             self.set_deadline(here)
         elif isinstance(message, (m.CancelRequested, m.DeadlinePassed, m.RunResumed)):
             if here.state.stopping is not None:
-                self._roster.stop_run(here.state.run, here.state.stopping.verdict)
+                self._roster.stop_run(here.state.run, here.state.stopping)
                 self._give_up_later(here.state.run)
         elif isinstance(message, (m.PauseRequested, m.ContinueRequested)):
             self._roster.hold(here.state.run, here.state.paused)
@@ -83,9 +86,17 @@ class Execution:
         if link is not None:
             link.outbox.send(state.run, codec.pack(message), f"{state.run} / {state.tasks[task].task.role} / {task}")
 
+    def _limit(self, here: LiveRun) -> None:
+        """Have agents told that began before there was any limit."""
+        if here.state.ledger.limited and not here.limited:
+            self._roster.limit(here.state.run)
+        here.limited = here.state.ledger.limited
+
     def set_deadline(self, here: LiveRun) -> None:
         """Have the run stopped when its seconds are over."""
-        seconds = here.state.request.budget.seconds
+        if here.timer is not None:
+            here.timer.cancel()
+        seconds = here.state.ledger.limits.seconds
         if seconds is None:
             return
         left = here.state.began / 1000 + seconds - now() / 1000

@@ -18,6 +18,7 @@ from orchestrator.replay import reader
 from orchestrator.team import unmet_among
 from protocols import codec, ids
 from protocols import messages as m
+from protocols.budget import Limits
 from protocols.envelope import Envelope
 from protocols.failures import BadInput, StorageError
 from protocols.plan import Plan, Task
@@ -46,9 +47,9 @@ def fork(journal: Journal, run: str, at: int, new: str | None = None, *, goal: A
     if not isinstance(request, m.RunRequested):
         raise StorageError(f"run {run!r} does not begin with its request; its journal is damaged")
     request = request.model_copy(update={"forked": (run, at)})
-    if request.budget.seconds is not None:  # the time between the cut and now is nobody's
-        paused = max(now() - entries[-1].at, 0) / 1000
-        request = request.model_copy(update={"budget": request.budget.model_copy(update={"seconds": request.budget.seconds + paused})})
+    paused = max(now() - entries[-1].at, 0) / 1000
+    request = request.model_copy(update={"budget": _longer(request.budget, paused)})  # the time between the cut and now is nobody's
+    entries = [_with_more_time(entry, paused) for entry in entries]
     if goal is not _SAME:
         entries = _undone(entries)
         request = _with_goal(journal, request, goal)
@@ -58,6 +59,19 @@ def fork(journal: Journal, run: str, at: int, new: str | None = None, *, goal: A
     entries += _decided(journal, entries, request)
     journal.append(entries, {new: journal.claim(new)})
     return new
+
+
+def _longer(budget: Limits, seconds: float) -> Limits:
+    return budget if budget.seconds is None else budget.model_copy(update={"seconds": budget.seconds + seconds})
+
+
+def _with_more_time(entry: Entry, seconds: float) -> Entry:
+    """The entry; one with which the run was given another time has as much more of it."""
+    if entry.tag != m.BudgetChanged.__name__:
+        return entry
+    changed = codec.unpack(entry.body)
+    assert isinstance(changed, m.BudgetChanged)
+    return entry._replace(body=codec.pack(changed.model_copy(update={"budget": _longer(changed.budget, seconds)})))
 
 
 def _decided(journal: Journal, entries: list[Entry], request: m.RunRequested) -> list[Entry]:

@@ -5,28 +5,18 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
-import structlog
-
-from agents.loop import work
-from agents.mishap import frames, passes, worded
-from agents.models.port import Model
 from orchestrator import code
+from orchestrator.agent import Agent
 from orchestrator.code import Roles
-from orchestrator.keepsakes import Keepsakes
-from orchestrator.link import Inbox, LinkDown, Outbox, now, open_parcel
+from orchestrator.link import Inbox, LinkDown, Outbox, open_parcel
 from orchestrator.models import Models
-from orchestrator.observe.logs import get_logger
-from orchestrator.permits import Permits, Turn
-from orchestrator.pieces import Pieces
+from orchestrator.permits import Permits
 from orchestrator.sides import Attached, CoordinatorSide, Place
 from protocols import codec
 from protocols import messages as m
-from protocols.budget import ZERO, Amount, Tally, Usage, amount
 from protocols.envelope import Batch
-from protocols.failures import CallboardError, Failed, Failure, StaleEpoch, UnknownMessage, Verdict
-from protocols.plan import resolve
+from protocols.failures import StaleEpoch, UnknownMessage
 from protocols.team import Resources
-from protocols.trust import Origin
 
 INLINE = 8_000
 """An output of more packed bytes than this goes to the blob store and travels by digest."""
@@ -41,8 +31,6 @@ ASK_SECONDS = 0.2
 """How long a host waits before it asks again a coordinator that did not answer."""
 
 T = TypeVar("T")
-
-log = get_logger("host")
 
 
 class Host:
@@ -150,7 +138,7 @@ class Host:
         if pump is not None:
             await asyncio.wait([pump], timeout=LEAVE_SECONDS)
 
-    async def _leave(self, agents: Sequence["Agent"]) -> list["Agent"]:
+    async def _leave(self, agents: Sequence[Agent]) -> list[Agent]:
         """Abandon these; returns those that do not stop."""
         for agent in agents:
             agent.abandon()
@@ -168,6 +156,11 @@ class Host:
             return
         if isinstance(message, m.HoldRun):
             self._hold(run, message.held)
+            return
+        if isinstance(message, m.LimitRun):
+            for agent in self._at_work.values():
+                if agent.run == run:
+                    agent.limit()
             return
         if isinstance(message, m.PermitsChanged):
             self.permits.hear(message)
@@ -226,7 +219,7 @@ class Host:
             return value.inline
         return codec.unpack_value(await self._get_blob(value.blob.digest))
 
-    def at_work(self) -> Iterator["Agent"]:
+    def at_work(self) -> Iterator[Agent]:
         """The agents at work, longest first."""
         return iter(self._at_work.values())
 
@@ -236,215 +229,7 @@ class Host:
         if agent is not None and agent.task_handle is not None:
             await asyncio.wait((agent.task_handle,))
 
-    def done(self, agent: "Agent") -> None:
+    def done(self, agent: Agent) -> None:
         """Forget an agent that has ended."""
         if self._at_work.get((agent.run, agent.task)) is agent:
             del self._at_work[agent.run, agent.task]
-
-
-class Agent(Keepsakes):
-    """One attempt at one task, and the desk it works at."""
-
-    __slots__ = (
-        "_answers", "_asks", "_ended", "_history", "_left", "_over", "_pieces", "_stop", "_used",
-        "assign", "attempt", "began", "host", "label", "run", "task", "task_handle",
-    )  # fmt: skip
-
-    def __init__(self, host: Host, run: str, assign: m.Assign) -> None:
-        self.host = host
-        self.run = run
-        self.assign = assign
-        self.task = assign.task
-        self.attempt = assign.attempt
-        self.began = now()
-        self.task_handle: asyncio.Task[None] | None = None
-        self._left: Amount = amount(assign.lease) if assign.lease else ZERO
-        self._used = Tally()
-        self._asks = 0
-        self._answers: dict[tuple[str, int], asyncio.Future[m.Message]] = {}
-        self._stop: Failure | None = None
-        self._over = self._ended = False
-        self._pieces: Pieces | None = None
-        self.label = f"{run} / {assign.role} / {assign.task}"
-        self._history: dict[int, tuple[m.Message, ...]] = {}
-        for body in assign.history:
-            message = codec.unpack(body)
-            step = getattr(message, "step", None)
-            if step is not None:
-                self._history[step] = (*self._history.get(step, ()), message)
-
-    # what the coordinator says
-
-    def hear(self, message: m.Message) -> None:
-        """Take an answer, or stop."""
-        if isinstance(message, m.StopTask):
-            self._stop = Failure(verdict=Verdict(message.verdict), message="stopped by the coordinator")
-            self._end()
-        elif isinstance(message, (m.LeaseGranted, m.LeaseDenied)):
-            self._answer(("lease", message.ask), message)
-        elif isinstance(message, m.SubtasksEnded):
-            self._answer(("subtasks", message.step), message)
-
-    def _answer(self, key: tuple[str, int], message: m.Message) -> None:
-        future = self._answers.pop(key, None)
-        if future is not None and not future.done():
-            future.set_result(message)
-
-    def abandon(self) -> None:
-        """Stop without a word: nobody is there to hear it."""
-        self._stop = None
-        if self._pieces is not None:
-            self._pieces.drop()
-        self._end()
-
-    def _end(self) -> None:
-        """Cancel the work. It makes no call after this, whatever its tools catch, and says how it ended even when it has not begun."""
-        self._over = True
-        if self.task_handle is not None:
-            asyncio.get_running_loop().call_soon(self.task_handle.cancel)
-
-    # the work
-
-    async def perform(self) -> None:
-        """Do the task and report how it ended."""
-        structlog.contextvars.bind_contextvars(run=self.run, task=self.task, role=self.assign.role, attempt=self.attempt)
-        try:
-            output, failure = await self._result()
-        except asyncio.CancelledError as error:
-            if self._is_abandoned:
-                self.host.done(self)
-                raise
-            output, failure = None, self._stop or _failure(error)
-        self._end_with(output, failure)
-
-    def account(self, handle: asyncio.Task[None]) -> None:
-        """See to it that the task has an end, however its work came to one: a task without would be waited for until the deadline."""
-        error = asyncio.CancelledError() if handle.cancelled() else handle.exception()
-        if not (self._ended or self._is_abandoned or error is None or isinstance(error, KeyboardInterrupt)):
-            self._end_with(None, self._stop or _failure(error))
-
-    @property
-    def _is_abandoned(self) -> bool:
-        return self._over and self._stop is None
-
-    def _end_with(self, output: m.Value | None, failure: Failure | None) -> None:
-        if failure is not None:
-            log.warning("task failed", verdict=failure.verdict.value, why=failure.message)
-        self.tell(
-            m.TaskEnded(
-                task=self.task,
-                attempt=self.attempt,
-                output=output,
-                failure=failure,
-                usage=self._used.total(),
-                began=self.began,
-                ended=now(),
-            )
-        )
-        self._ended = True
-        self.host.done(self)
-
-    async def _result(self) -> tuple[m.Value | None, Failure | None]:
-        if self._over:
-            raise asyncio.CancelledError
-        try:
-            role = (await self.host.roles(self.assign.team))[self.assign.role]
-            value = self.assign.input
-            origin = Origin.AGENT if self.assign.inputs else Origin.USER
-            if self.assign.inputs:
-                inputs = {name: await self.host.read(one) for name, one in self.assign.inputs.items() if one is not None}
-                value = resolve(value, inputs)
-            models = self.host.models
-            output = await work(role, value, self, models.get(role), fallback_models=models.fallbacks(role), origin=origin)
-            return await self.host.keep(output), None
-        except Failed as error:
-            if self._over and isinstance(error.__cause__, asyncio.CancelledError):
-                raise error.__cause__ from None  # the order to stop was seen before it had come
-            return None, error.failure
-        except CallboardError as error:
-            return None, Failure(verdict=Verdict.CODE_ERROR, message=str(error), retryable=error.retryable)
-        except BaseException as error:
-            if passes(error):
-                raise
-            return None, _failure(error)
-
-    # the desk
-
-    def now(self) -> int:
-        return now()
-
-    def recall(self, step: int) -> tuple[m.Message, ...]:
-        return self._history.get(step, ())
-
-    async def afford(self, need: Usage, *, final: bool = True) -> None:
-        if self._over:
-            raise asyncio.CancelledError
-        await self.host.released(self.run)
-        await self.host.outbox.room()
-        if not self.assign.limited:
-            return
-        wanted = amount(need)
-        while any(want > left for want, left in zip(wanted, self._left, strict=True)):
-            self._asks += 1
-            answer = await self._ask(m.LeaseAsked(task=self.task, attempt=self.attempt, ask=self._asks, need=need, final=final))
-            if isinstance(answer, m.LeaseDenied):
-                message = f"the limit on {answer.limit} is reached; raise it, or give the role a smaller model or fewer tokens"
-                raise Failed(Failure(verdict=Verdict.BUDGET, message=message))
-            assert isinstance(answer, m.LeaseGranted)
-            granted = amount(answer.lease)
-            self._left = tuple(left + more for left, more in zip(self._left, granted, strict=True))  # type: ignore[assignment]
-        self._left = tuple(left - want for left, want in zip(self._left, wanted, strict=True))  # type: ignore[assignment]
-
-    async def turn(self, model: Model, tokens: int, *, elsewhere: bool) -> Turn:
-        while True:
-            await self.host.released(self.run)
-            turn = await self.host.permits.take(model.id, self.run, tokens, elsewhere=elsewhere)
-            if not self.host.holds(self.run):
-                return turn
-            turn.ended(0, asyncio.CancelledError())  # the run was paused while it waited
-
-    async def _ask(self, message: m.LeaseAsked) -> m.Message:
-        future: asyncio.Future[m.Message] = asyncio.get_running_loop().create_future()
-        self._answers["lease", message.ask] = future
-        self.tell(message)
-        return await future
-
-    def settle(self, need: Usage, used: Usage) -> None:
-        self._used.add(used)
-        if self.assign.limited:
-            back = zip(self._left, amount(need), amount(used), strict=True)
-            # Below zero when a provider used more than its worst case: the coordinator took that out of the lease as well.
-            self._left = tuple(left + want - was for left, want, was in back)  # type: ignore[assignment]
-
-    def tell(self, message: m.Message) -> None:
-        if self._is_abandoned and isinstance(message, m.TaskEnded):
-            return  # how it ends now is not how the task does
-        if self._pieces is not None:
-            self._pieces.flush()
-        self.host.outbox.send(self.run, codec.pack(message), self.label)
-
-    async def commit(self, message: m.Message) -> None:
-        number = self.host.outbox.send(self.run, codec.pack(message), self.label)
-        await self.host.outbox.delivered(number)
-
-    async def delegate(self, asked: m.SubtasksAsked) -> m.SubtasksEnded:
-        future: asyncio.Future[m.Message] = asyncio.get_running_loop().create_future()
-        self._answers["subtasks", asked.step] = future
-        self.tell(asked)
-        answer = await future
-        assert isinstance(answer, m.SubtasksEnded)
-        outputs = [None if one is None else m.Value(inline=await self.host.read(one)) for one in answer.outputs]
-        return answer.model_copy(update={"outputs": tuple(outputs)})
-
-    def partial(self, text: str) -> None:
-        if self._pieces is None:
-            self._pieces = Pieces(self._pass_on)
-        self._pieces.add(text)
-
-    def _pass_on(self, text: str) -> None:
-        piece = m.PartialOutput(task=self.task, attempt=self.attempt, text=text)
-        self.host.outbox.send(self.run, codec.pack(piece), self.label)
-
-
-def _failure(error: BaseException) -> Failure:
-    return Failure(verdict=Verdict.CODE_ERROR, message=worded(error), evidence=(frames(error, 6),))

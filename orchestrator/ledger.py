@@ -2,7 +2,8 @@
 
 Accounts form a tree: the run, its tasks, and under a task the tasks it delegates. Above the run there may be its allowance: what was
 drawn for it from limits that hold over many runs. At every moment, for every account and every counted dimension,
-``settled + reserved <= limit``, unless a provider reported more than its worst case, which is recorded as it was.
+``settled + reserved <= limit``, unless a provider reported more than its worst case, which is recorded as it was, or the limit was lowered
+below that meanwhile: then nothing more is promised.
 """
 
 from dataclasses import dataclass, field
@@ -34,9 +35,19 @@ def least(a: Amount, b: Amount) -> Amount:
     return (min(a[0], b[0]), min(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]), min(a[4], b[4]))
 
 
+def most(a: Amount, b: Amount) -> Amount:
+    """The larger, dimension by dimension."""
+    return (max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]), max(a[4], b[4]))
+
+
 def times(a: Amount, k: int) -> Amount:
     """``a``, ``k`` times."""
     return (a[0] * k, a[1] * k, a[2] * k, a[3] * k, a[4] * k)
+
+
+def halves(a: Amount) -> Amount:
+    """Half of ``a``, rounded up."""
+    return (-(-a[0] // 2), -(-a[1] // 2), -(-a[2] // 2), -(-a[3] // 2), -(-a[4] // 2))
 
 
 def as_usage(a: Amount) -> Usage:
@@ -102,6 +113,11 @@ class Ledger:
         """Whether the run has any counted limit of its own, or an allowance."""
         return bool(self.accounts[RUN].bounds) or ALLOWANCE in self.accounts
 
+    def bound(self, limits: Limits) -> None:
+        """Give the run other limits of its own. What it has used and promised already stays."""
+        self.limits = limits
+        self.accounts[RUN].bounds = bounds(limits)
+
     def allow(self, total: Limits) -> None:
         """Bound the run by what was drawn for it in all. What it has used and promised already stays."""
         run, above = self.accounts[RUN], self.accounts.get(ALLOWANCE)
@@ -138,6 +154,17 @@ class Ledger:
         """How many times ``need`` fits, over all limits from ``name`` upwards; a large number when nothing limits it."""
         return max(min(account.room(need, whole=whole) for _, account in self._upwards(name)), 0)
 
+    def rest(self, name: str, need: Amount, enough: Amount, *, whole: bool = False, above: bool = True) -> Amount | None:
+        """What of ``need`` fits, over all limits from ``name`` upwards (``above``: the allowance's too); ``None`` if not ``enough``."""
+        found = list(need)
+        for account_name, account in self._upwards(name):
+            for index, limit in account.bounds if above or account_name != ALLOWANCE else ():
+                found[index] = min(found[index], max(account.free(index, limit, whole=whole), 0))
+        if any(one < wanted for one, wanted in zip(found, enough, strict=True)):
+            return None
+        tokens, micros, models, tools, turns = found
+        return (tokens, micros, models, tools, turns)
+
     def reserve(self, name: str, need: Amount) -> None:
         """Promise ``need`` to ``name``. The caller has asked ``shortage`` first."""
         self.accounts[name].held = plus(self.accounts[name].held, need)
@@ -147,11 +174,13 @@ class Ledger:
     def settle(self, name: str, used: Amount) -> None:
         """Record what was really used; it comes out of the lease as far as the lease reaches."""
         account = self.accounts[name]
-        back = least(account.held, used)
-        account.held = minus(account.held, back)
+        back = least(account.held, used) if account.held is not ZERO else ZERO
+        if back is not ZERO:
+            account.held = minus(account.held, back)
         for _, above in self._upwards(name):
             above.settled = plus(above.settled, used)
-            above.reserved = minus(above.reserved, back)
+            if back is not ZERO:
+                above.reserved = minus(above.reserved, back)
 
     def release(self, name: str) -> None:
         """Give back what is left of the lease."""

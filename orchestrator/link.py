@@ -43,9 +43,24 @@ class HostGone(LinkDown):
     code = "host_gone"
 
 
+_ahead = 0.0
+"""Seconds by which the clock of a rehearsal is ahead; else nothing."""
+
+
+def move_clock(ahead: float) -> None:
+    """Have this process's clock be ``ahead`` (seconds) of the machine's."""
+    global _ahead
+    _ahead = ahead
+
+
 def now() -> int:
     """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
+    return time.time_ns() // 1_000_000 + int(_ahead * 1000)
+
+
+def steady() -> float:
+    """Seconds on a clock that nobody sets."""
+    return time.monotonic() + _ahead
 
 
 class Outbox:
@@ -88,9 +103,14 @@ class Outbox:
         """Return when the other side has acknowledged everything."""
         await self.delivered(self._last)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether those who fill it should wait for ``room``."""
+        return len(self._parcels) > FULL
+
     async def room(self) -> None:
         """Return when the outbox is not full."""
-        if len(self._parcels) > FULL:
+        if self.is_full:
             await self.delivered(self._last - FULL)
 
     async def run(self) -> None:

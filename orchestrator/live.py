@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from orchestrator.fallback import answered
+from orchestrator.journal.allowances import Limit
 from orchestrator.journal.port import Journal
 from orchestrator.reducer.state import Act, Phase, RunState
 from orchestrator.replay import Loose
@@ -22,12 +23,15 @@ PIECES = 500
 @dataclass(slots=True)
 class LiveRun:
     """One run that a coordinator has in memory. ``broken`` is why it can't be carried on here, if so. Until it is ``joined`` to what
-    hosts still have of it, nothing of it is started; ``loose`` is what may be said again (see ``orchestrator.replay``)."""
+    hosts still have of it, nothing of it is started; ``loose`` is what may be said again (see ``orchestrator.replay``). ``limits`` are
+    those over many runs that it is under; ``limited`` says that all its agents know that there are limits."""
 
     state: RunState
     epoch: int
     joined: bool = True
     loose: dict[str, Loose] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
+    limited: bool = False
     done: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     partials: deque[bytes] = field(default_factory=lambda: deque(maxlen=PIECES))
@@ -56,7 +60,10 @@ class LiveRun:
         self.news.set()
 
     def decision(self, decided: Message) -> ReviewDecided:
-        """A person's decision, with the step that its task waits at. Raises ``BadInput`` when it waits for nobody, or for another one."""
+        """A person's decision, with the step and attempt that its task waits at.
+
+        Raises ``BadInput`` when it waits for nobody, or for another decision.
+        """
         if not isinstance(decided, ReviewDecided):
             raise BadInput(f"a review ends with ReviewDecided, not {type(decided).__name__}")
         me = self.state.tasks.get(decided.task)
@@ -66,7 +73,7 @@ class LiveRun:
             if decided.decision is not Decision.DONE or decided.result is None:
                 raise BadInput(f"task {decided.task!r} waits for its output: decide DONE with a result, or FAIL")
             answered(decided.result, self.state.request.team.roles[me.task.role])
-        return decided.model_copy(update={"step": me.review.step})
+        return decided.model_copy(update={"step": me.review.step, "attempt": decided.attempt or me.review.attempt})
 
     def finish(self) -> None:
         """The run has ended, or was loaded after its end."""

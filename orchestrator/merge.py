@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -74,6 +75,8 @@ def vote(quorum: float | int | None = None, weights: Mapping[str, float] | None 
     all votes. ``weights`` gives the votes of a role, 1 for those not named. Without a winner the run fails with verdict ``undecided``.
     """
     _check_fan_in(fan_in)
+    if quorum is not None and not 0 < quorum < math.inf:
+        raise BadInput(f"quorum is {quorum}; it is a share of all votes, like 0.5, or a number of votes, 1 or more")
     by_role = dict(weights or {})
 
     def node(ask: dict[str, Any]) -> Any:

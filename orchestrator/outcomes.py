@@ -16,7 +16,8 @@ class TaskOutcome(Record):
     """How one task ended. ``status`` is a phase: done, failed, or where it stood when the run ended; ``seconds`` is wall time.
 
     ``fallbacks`` says who failed at it and took over, in order: what the last one gave is the output, and ``role`` is the last role.
-    ``is_result``: its output is one of the run's results, because no other task of the plan takes it.
+    ``is_result``: its output is one of the run's results, because no other task of the plan takes it. ``shortened`` counts its model calls
+    whose replies could have fewer tokens than its role asks for, because there was no room for more.
     """
 
     task: str
@@ -29,6 +30,7 @@ class TaskOutcome(Record):
     attempts: int = 0
     fallbacks: tuple[FellBack, ...] = ()
     is_result: bool = False
+    shortened: int = 0
 
 
 class Row(NamedTuple):
@@ -57,6 +59,7 @@ def page(state: RunState, start: int) -> bytes:
                 one.attempt,
                 [fallen.model_dump(mode="json", exclude_defaults=True) for fallen in one.fallen],
                 one.is_result,
+                one.shortened,
             ]
         )
         size += len(row)
@@ -71,7 +74,7 @@ def rows(packed: bytes) -> tuple[int, list[Row]]:
     total, found = codec.unpack_value(packed)
     made = []
     for row in found:
-        task, role, status, output, blob, failure, usage, milliseconds, attempts, fallbacks, is_result = codec.unpack_value(row)
+        task, role, status, output, blob, failure, usage, milliseconds, attempts, fallbacks, is_result, shortened = codec.unpack_value(row)
         outcome = TaskOutcome(
             task=task,
             role=role,
@@ -83,6 +86,7 @@ def rows(packed: bytes) -> tuple[int, list[Row]]:
             attempts=attempts,
             fallbacks=fallbacks,
             is_result=is_result,
+            shortened=shortened,
         )
         made.append(Row(outcome, BlobRef.model_validate(blob) if blob else None))
     return total, made

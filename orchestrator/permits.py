@@ -40,6 +40,7 @@ class Line:
         self._changed = changed
         self._waiting: dict[str, deque[_Waiter]] = {}
         self._in_use: Counter[str] = Counter()
+        self._wanted: Counter[str] = Counter()
         self._lasting = False
         self._open_until: float | None = None
         self._closing: asyncio.TimerHandle | None = None
@@ -49,6 +50,7 @@ class Line:
     def reattach(self) -> None:
         """A coordinator begins to count: it knows nothing of what is in use here."""
         self._lasting, self._number, self._kept = False, 0, tuple(self._in_use.items())
+        self._wanted.clear()
         self._close()
         self._forget()
 
@@ -66,11 +68,12 @@ class Line:
     def report(self, link: str) -> CallsReported:
         """What happened since the last report."""
         self._number += 1
+        self._wanted = Counter({run: len(queue) for run, queue in self._waiting.items()})
         said = CallsReported(
             link=link,
             number=self._number,
             model=self.model,
-            waiting=tuple((run, len(queue)) for run, queue in self._waiting.items()),
+            waiting=tuple(self._wanted.items()),
             back=tuple(self._back.items()),
             kept=self._kept if self._number == 1 else (),
             succeeded=self._succeeded,
@@ -84,14 +87,18 @@ class Line:
         self._forget()
         return said
 
-    async def take(self, run: str, tokens: int, *, elsewhere: bool) -> Turn:
-        """Wait for a turn; raises ``NoTurn`` when the circuit is open and there is an ``elsewhere``, or it stays open."""
+    async def take(self, run: str, tokens: int, *, elsewhere: bool, again: bool = False) -> Turn:
+        """Wait for a turn, before all others of the run for a call that is made ``again``.
+
+        Raises ``NoTurn`` when the circuit is open and there is an ``elsewhere``, or it stays open.
+        """
         if self._open_until is not None and elsewhere and (self._now() < self._open_until or self._waiting):
             raise self._no_turn()
         waiter = _Waiter(asyncio.get_running_loop().create_future(), elsewhere)
-        self._waiting.setdefault(run, deque()).append(waiter)
+        queue = self._waiting.setdefault(run, deque())
+        (queue.appendleft if again else queue.append)(waiter)
         self._need = max(self._need, tokens)
-        self._changed(self)
+        self._tell_waiting(run)
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -110,6 +117,8 @@ class Line:
             for _ in range(count):
                 if not self._serve(run):
                     self._give_back(run)
+            self._wanted[run] -= count
+            self._tell_waiting(run)
         if said.open_for is None:
             self._close()
         else:
@@ -144,6 +153,11 @@ class Line:
                 future.set_result(None)
                 return True
         return False
+
+    def _tell_waiting(self, run: str) -> None:
+        """Have it said how many wait, where the coordinator knows of less than half: what it knows suffices for it to go on giving."""
+        if len(self._waiting.get(run, ())) > 2 * self._wanted[run]:
+            self._changed(self)
 
     def _give_back(self, run: str) -> None:
         self._in_use[run] -= 1
@@ -208,11 +222,11 @@ class Permits:
             line.reattach()
             self._changed(line)
 
-    async def take(self, model: str, run: str, tokens: int, *, elsewhere: bool) -> Turn:
-        """Wait for a turn to call a model. Raises ``NoTurn``."""
+    async def take(self, model: str, run: str, tokens: int, *, elsewhere: bool, again: bool = False) -> Turn:
+        """Wait for a turn to call a model (see ``Line.take``). Raises ``NoTurn``."""
         if model not in self._lines:
             self._lines[model] = Line(model, self._changed)
-        return await self._lines[model].take(run, tokens, elsewhere=elsewhere)
+        return await self._lines[model].take(run, tokens, elsewhere=elsewhere, again=again)
 
     def hear(self, said: PermitsChanged) -> None:
         """What the coordinator says."""

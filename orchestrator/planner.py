@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import AfterValidator, PydanticUserError, TypeAdapter, ValidationError
 
 from agents.role import Role
-from agents.tool import problems_of
+from agents.settings import problems_of
 from agents.typed import name_of
 from protocols.failures import BadInput, Failed, Failure, Verdict
 from protocols.plan import FROM, Plan, PlanAsk, problems, refs

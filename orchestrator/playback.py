@@ -92,9 +92,10 @@ async def _ended(coordinator: Coordinator, recording: Recording) -> None:
                 return
             if isinstance(asked, m.ReviewAsked):
                 told = recording.tasks.get(asked.task)
+                then = told.decided.model_copy(update={"attempt": 0}) if told and told.decided else None
                 nobody = m.ReviewDecided(task=asked.task, step=asked.step, decision=m.Decision.FAIL, note="nobody decided then")
                 try:
-                    await coordinator.decide(recording.run, codec.pack((told.decided if told else None) or nobody))
+                    await coordinator.decide(recording.run, codec.pack(then or nobody))
                 except BadInput:  # it does not fit today's code
                     await coordinator.decide(recording.run, codec.pack(nobody))
 

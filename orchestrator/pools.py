@@ -18,6 +18,9 @@ log = get_logger("pools")
 ADJUST_SECONDS = 0.5
 """How often the number of hosts is looked at."""
 
+AGAIN_SECONDS = 5.0
+"""How long it takes at least until a shared host that is gone again is hired again: what it is given may be what ends it."""
+
 QUIET_SECONDS = 30.0
 """A host that is not needed and has had nothing at work for this long is let go."""
 
@@ -63,11 +66,13 @@ def wanted(load: int, resources: Resources) -> int:
 
 
 class Pools:
-    """The pools of one coordinator, besides the shared one, which is as large as it was made."""
+    """The pools of one coordinator. The ``shared`` one keeps the size that it was made with: hosts that are gone are hired again."""
 
-    def __init__(self, hiring: Hiring, quiet: float = QUIET_SECONDS) -> None:
+    def __init__(self, hiring: Hiring, shared: int, quiet: float = QUIET_SECONDS) -> None:
         self._hiring = hiring
+        self._shared = shared
         self._quiet = quiet
+        self._again = 0.0
         self._pools: dict[str, _Pool] = {}
 
     async def keep(self, states: Callable[[], Iterable[RunState]], roster: Roster) -> None:
@@ -81,6 +86,7 @@ class Pools:
 
     async def adjust(self, states: Iterable[RunState], roster: Roster) -> None:
         """Hire for what these runs need now, and let go what has been quiet."""
+        await self._refill(roster)
         needed = needs(states)
         for name, (resources, _) in needed.items():
             if name not in self._pools:
@@ -96,6 +102,16 @@ class Pools:
                 pool.hired += 1
                 log.info("hired a host", pool=name, number=pool.hired, wanted=target)
             await self._let_go(pool, hosts, len(hosts) - target, roster)
+
+    async def _refill(self, roster: Roster) -> None:
+        there, now = roster.hosts(SHARED), time.monotonic()
+        if len(there) < self._shared and now >= self._again:
+            self._again = now + AGAIN_SECONDS
+            for number in range(self._shared):
+                host = await self._hiring.hire(SHARED, number, Resources())
+                if host.name not in there:
+                    roster.add(host)
+                    log.warning("hired a host that was gone", host=host.name)
 
     async def _let_go(self, pool: _Pool, hosts: list[str], surplus: int, roster: Roster) -> None:
         now = time.monotonic()

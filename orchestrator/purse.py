@@ -5,10 +5,11 @@ is never less than what the run may promise, whenever either of them dies.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from orchestrator.journal.allowances import Claim, accounts_of
+from orchestrator.journal.allowances import Claim, Limit, accounts_of
 from orchestrator.journal.port import Journal
 from orchestrator.ledger import ALLOWANCE, Account, plus
 from orchestrator.link import now
@@ -25,21 +26,29 @@ from protocols.failures import StaleEpoch, StorageError, UnknownMessage
 AGAIN_SECONDS = 0.5
 """How often a draw that waits for room is tried again."""
 
+LOOK_SECONDS = 1.0
+"""How often it is looked whether limits were set, changed or taken away."""
+
 RENEW_SECONDS = 5.0
 """How often what runs used is settled while they work, which says also that they live."""
 
 Say = Callable[[str, m.Message], Awaitable[None]]
 """Puts a message into a run; returns when it is durable and folded."""
 
+T = TypeVar("T")
+
 log = get_logger("purse")
 
 
 @dataclass(slots=True)
 class _Pocket:
-    """One run's part. ``lock`` is held from a draw to its entry, and from an entry that gives back to the store."""
+    """One run's part. ``lock`` is held from a draw to its entry, and from an entry that gives back to the store; ``storing`` only while
+    the store is at it. Nothing is stored of a run that is ``over``."""
 
     here: LiveRun
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    storing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    over: bool = False
     drawing: asyncio.Task[None] | None = None
     joined: bool = False
     waits: str = ""
@@ -61,17 +70,9 @@ class Purse:
         self._say = say
         self._pockets: dict[str, _Pocket] = {}
 
-    async def opening(self, user: str) -> tuple[m.AllowanceGranted, ...]:
-        """The entry with which a run begins, or goes on, under limits; none where there are none. Nothing is drawn yet."""
-        found = await asyncio.to_thread(self._journal.limits)
-        its = [one.limits for one in found if one.account in accounts_of(user)]
-        names = {name for limits in its for name in COUNTED if getattr(limits, name) is not None}
-        return (m.AllowanceGranted(total=Limits(**dict.fromkeys(names, 0))),) if names else ()
-
-    async def reopening(self, state: RunState) -> tuple[m.AllowanceGranted, ...]:
-        """The same for a run that is taken up: what was drawn and not promised goes back."""
-        opening = await self.opening(state.request.user)
-        return opening or ((m.AllowanceGranted(total=UNLIMITED),) if ALLOWANCE in state.ledger.accounts else ())
+    async def limits(self, user: str) -> tuple[Limit, ...]:
+        """The limits that a run for this user is under."""
+        return _its(user, await asyncio.to_thread(self._journal.limits))
 
     async def align(self, here: LiveRun) -> None:
         """Bring the store in line with a run that was taken up."""
@@ -83,6 +84,37 @@ class Purse:
                     await self._give_back(pocket)
             except StorageError as error:
                 log.warning("limits could not be brought in line", run=here.state.run, why=str(error))
+
+    async def heed(self, runs: Callable[[], Iterable[LiveRun]]) -> None:
+        """Bring runs at work under limits that were set, changed or taken away meanwhile; until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            at_work = [here for here in runs() if here.is_at_work and here.joined]
+            try:
+                found = await asyncio.to_thread(self._journal.limits) if at_work else []
+                for here in at_work:
+                    its = _its(here.state.request.user, found)
+                    if its != here.limits:
+                        await self._change(here, its)
+            except Exception:
+                log.exception("it could not be seen whether limits have changed; it is tried again")
+
+    async def _change(self, here: LiveRun, limits: tuple[Limit, ...]) -> None:
+        """What was drawn and not promised goes back; what is used and promised counts, even where it is above a limit."""
+        pocket = self._pocket(here)
+        async with pocket.lock:
+            if not here.is_at_work:
+                return
+            try:
+                await self._say(here.state.run, *opening(limits, here.state))
+                if ALLOWANCE in here.state.ledger.accounts and here.is_at_work:
+                    pocket.joined = False  # what was promised while there was no limit is not drawn yet
+                    await self._join(pocket)
+                    await self._give_back(pocket)
+            except StaleEpoch:
+                pocket.joined = False  # somebody else carries the run on
+            here.limits = limits
+            log.info("limits have changed", run=here.state.run)
 
     def ask(self, here: LiveRun) -> None:
         """Draw for the run until nothing is asked any more."""
@@ -97,12 +129,14 @@ class Purse:
             return
         pocket = self._pocket(here)
         del self._pockets[here.state.run]
-        if pocket.drawing is not None:
-            pocket.drawing.cancel()
         try:
-            await asyncio.to_thread(self._journal.settle, pocket.claim, _taken(account), None, now(), ended=True)
+            await self._join(pocket)
+            await self._stored(pocket, self._journal.settle, _taken(account), None, now(), ended=True)
         except StorageError as error:
             log.warning("limits could not be settled; the next coordinator does it", run=here.state.run, why=str(error))
+        pocket.over = True
+        if pocket.drawing is not None:
+            pocket.drawing.cancel()
 
     async def keep(self) -> None:
         """Settle what runs have used while they work, and give back what others wait for; until cancelled."""
@@ -138,9 +172,16 @@ class Purse:
             pocket = self._pockets[run] = _Pocket(here)
         return pocket
 
+    async def _stored(self, pocket: _Pocket, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """What the store answers for a run. Raises ``StaleEpoch`` when the run is over: nothing of it may come after its end."""
+        async with pocket.storing:
+            if pocket.over:
+                raise StaleEpoch(f"run {pocket.here.state.run} has ended")
+            return await asyncio.to_thread(call, pocket.claim, *arguments, **named)
+
     async def _join(self, pocket: _Pocket) -> None:
         if not pocket.joined:
-            await asyncio.to_thread(self._journal.join, pocket.claim, _taken(pocket.account), now())
+            await self._stored(pocket, self._journal.join, pocket.here.state.inherited, now(), _taken(pocket.account))
             pocket.joined = True
 
     async def _draw(self, pocket: _Pocket) -> None:
@@ -161,9 +202,7 @@ class Purse:
         async with pocket.lock:
             await self._join(pocket)
             account, many, idle = pocket.account, most(state, asked), is_idle(state, need)
-            drawn = await asyncio.to_thread(
-                self._journal.draw, pocket.claim, account.settled, account.reserved, need, many, now(), idle=idle
-            )
+            drawn = await self._stored(pocket, self._journal.draw, account.settled, account.reserved, need, many, now(), idle=idle)
             if isinstance(drawn, Limits):
                 await self._say(state.run, m.AllowanceGranted(total=drawn))
                 return True
@@ -181,7 +220,7 @@ class Purse:
             if not pocket.here.is_at_work or not pocket.joined:
                 return
             account, state = pocket.account, pocket.here.state
-            others_wait = await asyncio.to_thread(self._journal.settle, pocket.claim, account.settled, None, now())
+            others_wait = await self._stored(pocket, self._journal.settle, account.settled, None, now())
             taken = _taken(account)
             gives = rests or (others_wait and state.drawing is None)
             if gives and any(limit > taken[place] for place, limit in account.bounds):
@@ -195,7 +234,20 @@ class Purse:
         bounds = dict(account.bounds)
         tokens, micros, calls, tools, turns = (bounds.get(place, taken) for place, taken in enumerate(_taken(account)))
         drawn = tokens, micros, calls, tools, turns
-        await asyncio.to_thread(self._journal.settle, pocket.claim, account.settled, drawn, now())
+        await self._stored(pocket, self._journal.settle, account.settled, drawn, now())
+
+
+def opening(limits: Sequence[Limit], state: RunState | None = None) -> tuple[m.AllowanceGranted, ...]:
+    """The entry with which a run goes on under these limits, or with ``state`` without them; nothing is drawn yet. None where none is
+    needed."""
+    names = {name for one in limits for name in COUNTED if getattr(one.limits, name) is not None}
+    if names:
+        return (m.AllowanceGranted(total=Limits(**dict.fromkeys(names, 0))),)
+    return (m.AllowanceGranted(total=UNLIMITED),) if state is not None and ALLOWANCE in state.ledger.accounts else ()
+
+
+def _its(user: str, limits: Iterable[Limit]) -> tuple[Limit, ...]:
+    return tuple(one for one in limits if one.account in accounts_of(user))
 
 
 def reclaim(journal: Journal) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from orchestrator.testing import Rehearsal
+    from orchestrator.testing import ManualClock, Rehearsal
 
 
 @pytest.fixture
@@ -23,3 +23,11 @@ def rehearse(callboard_store: str) -> "Callable[..., Rehearsal]":
     from orchestrator.testing import rehearse
 
     return partial(rehearse, store=callboard_store)
+
+
+@pytest.fixture
+def manual_clock() -> "ManualClock":
+    """A clock for ``rehearse(…, clock=manual_clock)``, on which nobody waits."""
+    from orchestrator.testing import ManualClock
+
+    return ManualClock()

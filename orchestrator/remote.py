@@ -1,6 +1,7 @@
 """Coordinator and host actors as others reach them. Any call may fail with ``LinkDown``; what the other side raised is raised here."""
 
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -8,6 +9,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from orchestrator.link import HostGone, LinkDown
 from orchestrator.sides import Attached, CoordinatorSide, Place, Watched
+from orchestrator.throttle import Word
 from protocols.failures import CallboardError
 from protocols.messages import BlobRef
 from protocols.team import Resources
@@ -64,6 +66,22 @@ class RemoteHost:
         return incarnation
 
 
+class Peers:
+    """The other coordinators of a deployment, by name. What they are told may be lost, and nobody waits for them to have heard it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._handles: dict[str, ActorHandle] = {}
+
+    def tell(self, word: Word) -> None:
+        """Tell all that are there."""
+        for name in self._names:
+            with suppress(ValueError, RayError):  # it has not been made yet, or is gone
+                if name not in self._handles:
+                    self._handles[name] = ray.get_actor(name, namespace=NAMESPACE)
+                self._handles[name].overhear.options(num_returns=0).remote(tuple(word))
+
+
 class RemoteCoordinator:
     """A coordinator actor as hosts and drivers reach it."""
 
@@ -89,14 +107,18 @@ class RemoteCoordinator:
         data: bytes = await called(self._handle.get_blob.remote(digest))
         return data
 
-    async def kept(self, run: str, name: str, shared: bool) -> str | None:
+    async def kept(self, run: str, name: str, shared: bool, claimant: str) -> str | None:
         """See ``CoordinatorSide``."""
-        said: str | None = await called(self._handle.kept.remote(run, name, shared))
+        said: str | None = await called(self._handle.kept.remote(run, name, shared, claimant))
         return said
 
     async def keep(self, run: str, name: str, said: str, seconds: float, shared: bool) -> None:
         """See ``CoordinatorSide``."""
         await called(self._handle.keep.remote(run, name, said, seconds, shared))
+
+    async def let_go(self, run: str, name: str, shared: bool, claimant: str) -> None:
+        """See ``CoordinatorSide``."""
+        await called(self._handle.let_go.remote(run, name, shared, claimant))
 
     async def begun(self, run: str) -> bytes | None:
         """See ``Coordinator``."""

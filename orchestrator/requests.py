@@ -7,7 +7,7 @@ from orchestrator.journal.port import Journal, Post
 from orchestrator.observe.logs import get_logger
 from protocols import codec
 from protocols.failures import StorageError, UnknownMessage
-from protocols.messages import CancelRequested, ContinueRequested, Message, PauseRequested, ReviewDecided
+from protocols.messages import BudgetChanged, CancelRequested, ContinueRequested, Message, PauseRequested, ReviewDecided
 
 REQUEST_SECONDS = 0.5
 """How often requests of other processes are looked for."""
@@ -39,5 +39,5 @@ async def _take(post: Post, heard: Heard) -> None:
     except UnknownMessage as error:
         log.warning("a request could not be read, and is dropped", run=post.run, why=str(error))
         return
-    if isinstance(message, (CancelRequested, PauseRequested, ContinueRequested, ReviewDecided)):
+    if isinstance(message, (CancelRequested, PauseRequested, ContinueRequested, BudgetChanged, ReviewDecided)):
         await heard(post.run, message)

@@ -11,8 +11,8 @@ from orchestrator.link import HostGone, Inbox, LinkDown, Outbox, now
 from orchestrator.observe.logs import get_logger
 from orchestrator.sides import CoordinatorSide, HostSide, Place
 from protocols import codec
-from protocols.failures import CallboardError, Verdict
-from protocols.messages import AttemptsLost, HoldRun, StopTask
+from protocols.failures import CallboardError, Failure
+from protocols.messages import AttemptsLost, HoldRun, LimitRun, StopTask
 
 log = get_logger("roster")
 
@@ -121,28 +121,35 @@ class Roster:
             room[link.side.pool][name] = link.side.capacity - len(link.at_work)
         return room
 
-    def stop_task(self, run: str, task: str, verdict: Verdict) -> bool:
-        """Have a task stopped, wherever it is at work; returns whether it is."""
+    def stop_task(self, run: str, task: str, why: Failure) -> bool:
+        """Have a task stopped, wherever it is at work, and end with this failure; returns whether it is."""
         found = False
         for link in self.links.values():
             attempt = link.at_work.get((run, task))
             if attempt is not None:
-                stop = StopTask(task=task, attempt=attempt, verdict=verdict.value)
+                stop = StopTask(task=task, attempt=attempt, failure=why)
                 link.outbox.send(run, codec.pack(stop), f"{run} / stop / {task}")
                 found = True
         return found
 
-    def stop_run(self, run: str, verdict: Verdict) -> None:
-        """Have everything of a run stopped."""
+    def stop_run(self, run: str, why: Failure) -> None:
+        """Have everything of a run stopped, which ends as ``why`` says."""
+        stopped = Failure(verdict=why.verdict, message=f"stopped with its run: {why.message}")
         for link in self.links.values():
             for at_run, task in list(link.at_work):
                 if at_run == run:
-                    self.stop_task(run, task, verdict)
+                    self.stop_task(run, task, stopped)
 
     def hold(self, run: str, held: bool) -> None:
         """Have the agents of a run wait before their next call, or go on."""
         for link in self.links.values():
             link.outbox.send(run, codec.pack(HoldRun(held=held)), f"{run} / {'pause' if held else 'continue'}")
+
+    def limit(self, run: str) -> None:
+        """Have the agents of a run that are at work ask for room before their next call."""
+        for link in self.links.values():
+            if any(at_run == run for at_run, _ in link.at_work):
+                link.outbox.send(run, codec.pack(LimitRun()), f"{run} / limit")
 
     def having(self, run: str) -> tuple[tuple[str, int], ...]:
         """What hosts have at work for a run, as (task, attempt)."""

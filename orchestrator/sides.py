@@ -33,12 +33,17 @@ class CoordinatorSide(Protocol):
         """Read content."""
         ...
 
-    async def kept(self, run: str, name: str, shared: bool) -> str | None:
-        """What was kept under ``name`` for the run's user, or for everyone, and is not too old."""
+    async def kept(self, run: str, name: str, shared: bool, claimant: str) -> str | None:
+        """What was kept under ``name`` for the run's user, or for everyone, and is not too old. A ``claimant``, if one is named, waits
+        while another is making it; it has to make it itself, or to let go, when this is ``None``."""
         ...
 
     async def keep(self, run: str, name: str, said: str, seconds: float, shared: bool) -> None:
-        """Keep something for so many seconds."""
+        """Keep something for so many seconds, and give it to those who wait for it."""
+        ...
+
+    async def let_go(self, run: str, name: str, shared: bool, claimant: str) -> None:
+        """Leave it to the next who waits for it, if this one still has it."""
         ...
 
 

@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field, InstanceOf
+
+from agents import settings
 from agents.models.port import Model
 from agents.role import Role, unmet
 from orchestrator import fallback
 from orchestrator.merge import Merge, collect, only
 from orchestrator.planner import check, check_goal, from_function, from_role, unfit
 from protocols import ids
-from protocols.budget import COUNTED, UNLIMITED, Limits
+from protocols.budget import COUNTED, SPOKEN, UNLIMITED, Limits, spoken
 from protocols.chat import Throttling
 from protocols.failures import BadInput
 from protocols.plan import Plan, Task
@@ -20,6 +23,21 @@ from protocols.team import MERGE, PLANNER, TeamSpec
 
 if TYPE_CHECKING:
     from orchestrator.board import RunHandle, RunResult
+
+
+class TeamSettings(settings.Settings):
+    """The plain settings of a team."""
+
+    name: Annotated[str, Field(min_length=1)]
+    merge: InstanceOf[Merge] | None
+    budget: InstanceOf[Limits]
+    user: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+    most_tasks: Annotated[int, Field(ge=1)]
+    depth: Annotated[int, Field(ge=0)]
+    replans: Annotated[int, Field(ge=0)]
+    reserve: InstanceOf[Limits]
+    throttles: Mapping[str, InstanceOf[Throttling]]
+
 
 Planner = Callable[..., Any] | Plan | Role
 
@@ -48,8 +66,9 @@ class Team:
     throttles: Mapping[str, Throttling] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.roles:
-            raise BadInput(f"team {self.name!r} has no roles; give it at least one")
+        settings.check(TeamSettings, self, f"team {self.name!r}")
+        if not isinstance(self.roles, Sequence) or not self.roles:
+            raise BadInput(f"team {self.name!r} has no roles; give it a list of at least one")
         for role in self.roles:
             if not isinstance(role, Role):
                 raise BadInput(f"team {self.name!r} has {role!r} among its roles; a role is made by Role(...) or @role")
@@ -186,10 +205,10 @@ class Team:
     def unkept(self, budget: Limits) -> list[str]:
         """Why ``reserve`` can't be kept of this budget."""
         if self.reserve.seconds is not None:
-            return [f"the reserve of team {self.name!r} has seconds, which can't be kept; give it {', '.join(COUNTED)}"]
+            return [f"the reserve of team {self.name!r} has seconds, which can't be kept; give it {', '.join(SPOKEN)}"]
         return [
-            f"the reserve of team {self.name!r} is {kept} {name} of {limit}; keep less, or raise the limit"
-            for name in COUNTED
+            f"the reserve of team {self.name!r} is {spoken(place, kept)} of {spoken(place, limit)}; keep less, or raise the limit"
+            for place, name in enumerate(COUNTED)
             if (kept := getattr(self.reserve, name)) is not None and (limit := getattr(budget, name)) is not None and kept > limit
         ]
 

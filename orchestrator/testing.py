@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from agents.mishap import witnessed
 from agents.models.port import Model
 from orchestrator.board import RunHandle, RunResult
 from orchestrator.chaos import (
@@ -36,6 +37,7 @@ from orchestrator.chaos import (
 from orchestrator.coordinator import Coordinator
 from orchestrator.journal import open_journal
 from orchestrator.journal.port import Journal
+from orchestrator.manual_clock import ManualClock, is_by_hand
 from orchestrator.playback import Playback, play
 from orchestrator.recording import recorded_run, replaying
 from orchestrator.team import Team
@@ -53,6 +55,7 @@ __all__ = [
     "DropReport",
     "Fault",
     "KillHost",
+    "ManualClock",
     "Playback",
     "Rehearsal",
     "StopCoordinator",
@@ -63,6 +66,7 @@ __all__ = [
 
 _WHO = "rehearsal"
 _WAIT_SECONDS = 0.1  # short, because the coordinator that is asked may have been stopped
+_LONG_SECONDS = 10.0  # where it can't be, and nobody waits
 
 Decide = Callable[[m.ReviewAsked], Decision | str]
 
@@ -90,9 +94,10 @@ class Rehearsal:
         return sum(len(one.tasks) for one in self.messages if isinstance(one, m.AttemptsLost) and not one.returned)
 
 
-def rehearse(team: Team, goal: Any = None, **settings: Any) -> Rehearsal:
-    """``rehearsed`` for code without an event loop."""
-    return asyncio.run(rehearsed(team, goal, **settings))
+def rehearse(team: Team, goal: Any = None, *, clock: ManualClock | None = None, **settings: Any) -> Rehearsal:
+    """``rehearsed`` for code without an event loop; with a ``clock``, by that: deadlines, waits and the ages of caches pass at once."""
+    work = rehearsed(team, goal, **settings)
+    return asyncio.run(work) if clock is None else clock.run(work)
 
 
 def replay(team: Team, run: str, store: str | None = None, *, skipped: Collection[str] = ()) -> Playback:
@@ -119,7 +124,8 @@ async def rehearsed(
 
     ``model`` and ``budget`` are as for ``Team.start``. ``hosts`` is how many carry the agents. ``decide`` answers for a person whom a
     write in doubt is shown to, or who gives, as JSON, an output that an agent did not. ``store`` is where the journal is kept, to be read
-    afterwards. Raises ``BadInput`` for what can't work, and for a fault at a tool call that was never reached.
+    afterwards. An assertion that fails in a tool, a model or a function, and ``pytest.fail`` or ``skip`` there, end the rehearsal and are
+    raised. Raises ``BadInput`` for what can't work, and for a fault at a tool call that was never reached.
     """
     if hosts < 1 or any(fault.at_tool_call < 1 for fault in chaos):
         raise BadInput("at least one host is needed, and tool calls count from 1")
@@ -139,7 +145,8 @@ async def rehearsed(
         request = m.RunRequested(team=team.spec(), goal=goal, user=team.user, budget=limits, reserve=team.reserve, plan=kept)
         stage = _Stage(journal, team, chaos, hosts)
         try:
-            return await stage.carry_out(request, decide or (lambda asked: Decision.FAIL))
+            with witnessed(stage.hear):
+                return await stage.carry_out(request, decide or (lambda asked: Decision.FAIL))
         finally:
             await stage.close()
 
@@ -153,6 +160,11 @@ class _Stage:
         self._unrest = Unrest(chaos, self._succeed)
         self._hosts = [MortalHost(f"host/{number}", self._run, team.cast, self._unrest) for number in range(hosts)]
         self._coordinators: list[tuple[Coordinator, Stoppable]] = []
+        self._verdict: BaseException | None = None
+
+    def hear(self, raised: BaseException) -> None:
+        """Something was raised in a user's code."""
+        self._verdict = self._verdict or _verdict(raised)
 
     async def carry_out(self, request: m.RunRequested, decide: Decide) -> Rehearsal:
         await self._begin()
@@ -193,10 +205,13 @@ class _Stage:
         """Every message to the end, from whoever has the run."""
         messages: list[m.Message] = []
         partial = 0
+        seconds = _LONG_SECONDS if is_by_hand() and not self._unrest.faults else _WAIT_SECONDS
         while not (messages and isinstance(messages[-1], m.RunEnded)):
+            if self._verdict is not None:
+                raise self._verdict
             coordinator = self._coordinator
             try:
-                news = await coordinator.watch(self._run, len(messages), partial, _WAIT_SECONDS)
+                news = await coordinator.watch(self._run, len(messages), partial, seconds)
             except StorageError:
                 if coordinator is self._coordinator:
                     raise
@@ -214,4 +229,15 @@ class _Stage:
                     await asyncio.to_thread(self._journal.post, self._run, codec.pack(decided))
                 if isinstance(message, m.RunEnded):
                     break
+        if self._verdict is not None:
+            raise self._verdict
         return messages
+
+
+def _verdict(raised: BaseException) -> BaseException | None:
+    """What ``raised`` says of the test: an assertion that failed, or what is no error of a program and no end of one."""
+    if isinstance(raised, BaseExceptionGroup):
+        return next((found for one in raised.exceptions if (found := _verdict(one)) is not None), None)
+    ends = (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)
+    said = isinstance(raised, AssertionError) or not isinstance(raised, (Exception, *ends))
+    return raised if said else None

@@ -4,8 +4,15 @@ No clock and no I/O: time comes in, in seconds. Permits are what a host needs to
 
 *Window.* It starts at what was declared, or at ``START``, and nobody knows yet what the provider takes. Each window of calls that all
 succeeded while the whole window was in use widens it, by a step that doubles. The first refusal of a round trip narrows it: to what
-worked before, if this was a probe beyond that, and else by ``DECREASE``. Further refusals of calls that began before that narrow it
-only to as many as the provider has taken. After a refused probe the next one waits for twice as many windows.
+worked before, if this was a probe beyond that, and else by ``DECREASE``. Further refusals of calls that began before that say
+nothing more of a probe, and else narrow it to as many as the provider has taken. After a refused probe the next one waits for twice as
+many windows.
+
+*Plateau.* A window that was narrowed below what had worked climbs back to that, and stays there as long as it would have before it probes.
+
+*Peers.* Several coordinators share a provider, and each has a throttle of its own. What worked before and is refused narrows the windows
+of all, once a window of calls; a named time silences all, and a circuit opens for all. Who has a wider window than one who was refused
+gives up one call of it, and who needs less says so: then the others probe at once. Words may get lost: each finds out by itself too.
 
 *Circuit.* It opens after ``STRAIGHT_FAILURES`` failures of the provider in a row; refusals count where the window is 1 and can't be
 narrower. After a pause, doubled each time, one call probes; its success closes the circuit.
@@ -15,6 +22,8 @@ narrower. After a pause, doubled each time, one call probes; its success closes 
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
 
 from protocols.chat import Throttling
 from protocols.messages import CallsReported, PermitsChanged
@@ -33,6 +42,29 @@ BURST = 10
 """This part of what is allowed in a minute may go at once; the rest comes evenly, so that no minute has more than is allowed."""
 RECENT = 0.2
 """The weight of the last calls in what a call is expected to use."""
+
+
+class Circuit(IntEnum):
+    """Whether the provider is asked: as usual, by one call that probes, or not at all."""
+
+    CLOSED = 0
+    HALF_OPEN = 1
+    OPEN = 2
+
+
+class Word(NamedTuple):
+    """What one coordinator says to the others of a model: that it was refused what worked before; the ``window`` that is too narrow for
+    it; that it uses less than it did; for how many seconds from now nobody may call, and for how many its circuit is open: 0 when it has
+    closed, ``None`` when there is nothing new of it."""
+
+    model: str
+    refused: bool = False
+    window: int | None = None
+    freed: bool = False
+    rest: float = 0.0
+    open_for: float | None = None
+    why: str = ""
+
 
 Queue = tuple[str, str]
 """Those of one run (second) at one host (first)."""
@@ -96,10 +128,19 @@ class Throttle:
     paused_until: float = 0.0
     open_until: float | None = None
     why: str = ""
+    refusals: int = 0
+    _news: bool = False
+    _short: bool = False
+    _freed: bool = False
+    _full: bool = False
+    _told: tuple[float, float | None] = (0.0, None)
+    _since: int = 0
     _step: int = START
     _patience: int = 1
+    _plateau: int = 0
     _streak: int = 0
     _taken: int = 0
+    _probed: bool = False
     _failures: int = 0
     _pause: float = FIRST_PAUSE
     _probe: Queue | None = None
@@ -145,6 +186,17 @@ class Throttle:
         most = self.declared.concurrency
         return 1 << 30 if most is None else max(1, int(most * self.share))
 
+    @property
+    def wanted(self) -> int:
+        """How many calls wait, as far as hosts have said: at least half of them."""
+        return sum(self.waiting.values())
+
+    def circuit(self, now: float) -> Circuit:
+        """The circuit's state."""
+        if self.open_until is None:
+            return Circuit.CLOSED
+        return Circuit.OPEN if now < self.open_until else Circuit.HALF_OPEN
+
     # --- what hosts say -----------------------------------------------------------------------------------------------
 
     def hear(self, host: str, said: CallsReported, now: float) -> None:
@@ -159,6 +211,7 @@ class Throttle:
             return
         known.number = said.number
         in_use = self.out >= self.window
+        self.refusals += len(said.refused)
         for round_ in said.refused:
             self._refused(round_, now)
         if said.retry_after is not None:
@@ -170,10 +223,14 @@ class Throttle:
             self._failed(said.failed, now)
         for run, count in said.back:
             self._back((host, run), count)
+        self._since += said.succeeded + said.failed + len(said.refused)
         self._settle(said.tokens, sum(count for _, count in said.back), said.need)
         for queue in [queue for queue in self.waiting if queue[0] == host]:
             del self.waiting[queue]
         self.waiting |= {(host, run): count for run, count in said.waiting if count}
+        self._full = self._full or bool(self.waiting)
+        if self._full and not self.waiting and not self.out:
+            self._full, self._freed = False, True
 
     def lost(self, host: str) -> None:
         """A host is gone: what it had comes back, and it wants nothing."""
@@ -198,31 +255,45 @@ class Throttle:
         if not in_use:
             return
         self._streak += count
-        probing = self.window > self.good
+        probing = self.window > self.good or self.window < self._plateau
         if self._streak >= self.window * (1 if probing else self._patience):
             self._streak = 0
             if probing:
-                self.good, self._patience = self.window, 1
-            self.window = min(self.window + self._step, self._ceiling)
+                self.good = self.window
+                if self.window == self._plateau:
+                    self._step = 1
+                    return
+                if self.window > self._plateau:
+                    self._patience = 1
+            self.window = min(self.window + self._step, self._plateau if self.window < self._plateau else self._ceiling)
             self._step = min(self._step * 2, self.window) if probing else 1
 
     def _refused(self, round_: int, now: float) -> None:
         if self.window == 1:
             self._failed(1, now)
         if round_ == self.round:
-            self.round += 1
             self._taken = self.out - 1
-            if 0 < self.good < self.window:
-                self.window, self._patience = self.good, min(self._patience * 2, MOST_PATIENCE)
-            else:
-                self.window, self.good = max(1, int(self.window * DECREASE)), 0
-            self._step, self._streak = 1, 0
-        elif round_ == self.round - 1:
+            self._probed = not self._narrow()
+            self._short, self._news = True, self._news or not self._probed
+        elif round_ == self.round - 1 and not self._probed:
             self._taken -= 1
         else:
             return
         self.window = max(1, min(self.window, self._taken))
         self.good = min(self.good, self.window)
+
+    def _narrow(self) -> bool:
+        """Begin another round, in a narrower window; returns whether not even what worked before was taken."""
+        probing = 0 < self.good < self.window
+        if probing:
+            self.window, self._patience = self.good, min(self._patience * 2, MOST_PATIENCE)
+            self._plateau = self.good
+        else:
+            self._plateau = self.good
+            self.window, self.good = max(1, int(self.window * DECREASE)), 0
+        self.round += 1
+        self._step, self._streak, self._since = 1, 0, 0
+        return not probing
 
     def _failed(self, count: int, now: float) -> None:
         self._failures += count
@@ -240,6 +311,38 @@ class Throttle:
             mean = used / ended
             self._expected = mean if not self._expected else self._expected + RECENT * (mean - self._expected)
         self._expected = self._expected or need
+
+    # --- peers --------------------------------------------------------------------------------------------------------
+
+    def word(self, now: float) -> Word | None:
+        """What peers should know and have not been told; counted as told."""
+        news, short, freed, before = self._news, self._short, self._freed, self._told
+        self._news = self._short = self._freed = False
+        self._told = self.paused_until, self.open_until
+        rests, turned = self.paused_until > before[0], self.open_until != before[1]
+        if not (short or freed or rests or turned):
+            return None
+        open_for = (0.0 if self.open_until is None else max(0.0, self.open_until - now)) if turned else None
+        rest = max(0.0, self.paused_until - now) if rests else 0.0
+        return Word(self.model, news, self.window if short else None, freed, rest, open_for, self.why)
+
+    def overhear(self, said: Word, now: float) -> None:
+        """Take what a peer said. A circuit that is open here is probed as soon as one has closed elsewhere."""
+        # What a probe here took was the room of somebody who has more: it may stand.
+        stands = said.window is not None and 0 < self.good < self.window <= said.window
+        if said.refused and not stands and self._since >= self.window:
+            self._taken = self.out
+            self._probed = not self._narrow()
+        elif said.window is not None and said.window + 1 < self.window == self.good:
+            self.window = self.good = self._plateau = self.window - 1
+            self._freed = True
+        self._patience = 1 if said.freed else self._patience
+        self.paused_until = max(self.paused_until, now + said.rest)
+        if said.open_for:
+            self.open_until, self._probe, self.why = max(self.open_until or 0.0, now + said.open_for), None, said.why
+        elif said.open_for is not None and self.open_until is not None:
+            self.open_until = min(self.open_until, now)
+        self._told = self.paused_until, self.open_until
 
     # --- what hosts are told ------------------------------------------------------------------------------------------
 

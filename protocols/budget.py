@@ -1,5 +1,6 @@
 """What work may cost and what it did cost: integer counts, never floats."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pydantic import Field
@@ -70,20 +71,36 @@ class Limits(Record):
     model_calls: int | None = Field(default=None, ge=0)
     tool_calls: int | None = Field(default=None, ge=0)
     turns: int | None = Field(default=None, ge=0)
-    seconds: float | None = Field(default=None, gt=0)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 UNLIMITED = Limits()
 COUNTED = ("tokens", "micros", "model_calls", "tool_calls", "turns")
 """The dimensions that add up; a vector of them is how the ledger and the leases count."""
 
-SPOKEN = ("tokens", "money", "model_calls", "tool_calls", "turns")
+SPOKEN = ("tokens", "money", "model calls", "tool calls", "turns")
 """The same, as people are told of them."""
 
 Amount = tuple[int, int, int, int, int]
 """One integer for each of ``COUNTED``, in that order."""
 
 ZERO: Amount = (0, 0, 0, 0, 0)
+PLENTY = 1 << 60
+"""What there is of a dimension without a limit."""
+
+
+def money(micros: int) -> str:
+    """Millionths of a currency unit, exactly, with at least two decimals: ``1_234`` is ``$0.001234``."""
+    whole, rest = divmod(micros, MICROS_PER_UNIT)
+    decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
+    return f"${whole:,}.{decimals}"
+
+
+def spoken(place: int, number: int) -> str:
+    """So many of the dimension at this place in ``COUNTED``, as people say it: ``$0.0005``, ``1 model call``."""
+    if COUNTED[place] == "micros":
+        return money(number)
+    return f"{number:,} {SPOKEN[place].removesuffix('s') if number == 1 else SPOKEN[place]}"
 
 
 def amount(usage: Usage) -> Amount:
@@ -95,3 +112,11 @@ def amount(usage: Usage) -> Amount:
         usage.tool_calls,
         usage.turns,
     )
+
+
+def room(limits: Limits, used: Sequence[int]) -> Amount:
+    """What is left of limits, dimension by dimension."""
+    tokens, micros, models, tools, turns = (
+        PLENTY if (limit := getattr(limits, name)) is None else max(limit - used[place], 0) for place, name in enumerate(COUNTED)
+    )
+    return (tokens, micros, models, tools, turns)

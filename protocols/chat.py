@@ -1,20 +1,36 @@
 """What is said to a model and what it answers: requests, replies, tools, scored choices, profiles and prices."""
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from protocols import json_text
 from protocols.record import Record
 from protocols.trust import Origin
 
 
-class ToolCall(Record):
-    """One call that a model asks for. ``arguments`` is a dict, or the raw text when it was not valid JSON."""
+def _arguments(given: dict[str, Any] | str) -> dict[str, Any] | str:
+    if isinstance(given, dict):
+        if json_text.flaw(given) is None:
+            return given
+        given = json_text.written(given)
+    try:
+        found = json_text.read(given)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else json_text.sendable(given)
 
-    id: str
-    name: str
-    arguments: dict[str, Any] | str
+
+Text = Annotated[str, AfterValidator(json_text.sendable)]
+
+
+class ToolCall(Record):
+    """One call that a model asks for. ``arguments`` is a dict that can be sent as JSON, or text that is no such JSON object."""
+
+    id: Text
+    name: Text
+    arguments: Annotated[dict[str, Any] | str, AfterValidator(_arguments)]
 
 
 class ChatMessage(Record):
@@ -90,19 +106,33 @@ class Finish(StrEnum):
     REFUSED = "refused"
 
 
+class Shortened(Record):
+    """A reply could have only so many output ``tokens``, fewer than its role asks for, as there was no room for more. ``limit`` names what
+    had none, where that is not the role's own limits."""
+
+    tokens: int
+    limit: str = ""
+
+
+MOST_COUNTED = 10**12
+"""No reply has more tokens, and none costs more micro-units: a count above is a mistake."""
+
+
 class ModelReply(Record):
     """What a model answered. Token counts are the provider's; ``None`` when it reported none. ``micros`` is what the call cost where
-    that is known better than by the model's price, which is a worst case: by the list's tiers and for cached tokens.
+    that is known better than by the model's price, which is a worst case: by the list's tiers and for cached tokens. ``shortened`` is
+    set in a recorded reply for which there was too little room then.
 
     For a scored choice, ``labels`` has one label a text and ``margins`` how far it led the runner-up (nats a token).
     """
 
-    text: str = ""
+    text: Text = ""
     tool_calls: tuple[ToolCall, ...] = ()
     finish: Finish = Finish.STOP
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    micros: int | None = Field(default=None, ge=0)
+    input_tokens: int | None = Field(default=None, ge=0, le=MOST_COUNTED)
+    output_tokens: int | None = Field(default=None, ge=0, le=MOST_COUNTED)
+    micros: int | None = Field(default=None, ge=0, le=MOST_COUNTED)
+    shortened: Shortened | None = None
     labels: tuple[str, ...] = ()
     margins: tuple[float, ...] = ()
 

@@ -5,6 +5,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from pydantic import Field
+
 from protocols.record import Record
 
 
@@ -75,12 +77,21 @@ MODES: Mapping[Verdict, Mode] = MappingProxyType(
 
 
 class Failure(Record):
-    """A failure as a value: the verdict, one sentence for a person, evidence, and whether trying again may help."""
+    """A failure as a value: the verdict, one sentence for a person, evidence, and whether trying again may help.
+
+    ``limit`` names the budget, not the role's own limits, that had no room for the next call: nothing was wrong with those before.
+    """
 
     verdict: Verdict
     message: str
     evidence: tuple[str, ...] = ()
     retryable: bool = False
+    limit: str = Field(default="", exclude_if=lambda limit: not limit)
+
+    @property
+    def severity(self) -> Severity:
+        """How much it asks of the person who reads of it, by its verdict."""
+        return MODES[self.verdict].severity
 
 
 class CallboardError(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from protocols.budget import NOTHING, UNLIMITED, Limits, Usage
-from protocols.chat import ChatMessage, Cut, ModelReply, ToolCall
+from protocols.chat import ChatMessage, Cut, ModelReply, Shortened, ToolCall
 from protocols.failures import Failure
 from protocols.plan import Task
 from protocols.record import Record
@@ -20,7 +20,7 @@ from protocols.values import ReviewKind as ReviewKind
 from protocols.values import Status as Status
 from protocols.values import Value as Value
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class Message(Record):
@@ -53,12 +53,13 @@ class CancelRequested(Message):
 
 
 class ReviewDecided(Message):
-    """A person decided what ``ReviewAsked`` asked at this place. ``result`` stands in for what the call returned; ``user`` is who
-    decided, and ``at`` when."""
+    """A person decided what ``ReviewAsked`` asked at this place, in this ``attempt`` (0: whichever asks now), and no later question.
+    ``result`` stands in for what the call returned; ``user`` is who decided, and ``at`` when."""
 
     task: str
     step: int
     decision: Decision
+    attempt: int = 0
     result: str | None = None
     note: str = ""
     user: str = "nobody"
@@ -75,6 +76,15 @@ class PauseRequested(Message):
 class ContinueRequested(Message):
     """Somebody wants a run that rests to go on."""
 
+    user: str = "nobody"
+
+
+class BudgetChanged(Message):
+    """Somebody gives a run other limits, while it works or rests: those of ``budget`` that are not ``None`` replace what it had; with
+    ``lifted`` it has no others."""
+
+    budget: Limits = UNLIMITED
+    lifted: bool = False
     user: str = "nobody"
 
 
@@ -95,7 +105,9 @@ class ModelCalled(Message):
     conversation and that no other entry holds; ``request`` is the digest of the whole request. ``priced`` says whether the model has a
     price, so whether ``usage.micros`` is what the call cost; ``None`` where that was not recorded yet (schema 1). ``then`` names the model
     that takes over from the next step on. A ``cached`` reply is one that was kept of an equal request: nobody was asked.
-    ``cut`` is what of the conversation the request did not show, because it did not fit the model's context."""
+    ``cut`` is what of the conversation the request did not show, because it did not fit the model's context. ``shortened`` says how
+    short the reply had to be, where there was too little room. ``hedged`` calls are two equal
+    ones that were under way at once."""
 
     task: str
     attempt: int
@@ -110,6 +122,8 @@ class ModelCalled(Message):
     then: str = ""
     cached: bool = False
     cut: Cut | None = None
+    shortened: Shortened | None = None
+    hedged: bool = False
     began: int = 0
     ended: int = 0
 
@@ -128,7 +142,7 @@ class ToolIntended(Message):
 class ToolCalled(Message):
     """A tool call that ended: ``content`` is the result as the model sees it. All tries are records of one step: ``again`` says that
     another follows. ``settled`` says who knew how a call in doubt had ended, where this attempt made none: reconcile or review;
-    or that a pure tool's result was kept of an equal call: cache."""
+    that it was announced and not begun: stopped; or that a pure tool's result was kept of an equal call: cache."""
 
     task: str
     attempt: int
@@ -146,7 +160,8 @@ class ToolCalled(Message):
 
 class ReviewAsked(Message):
     """An agent can't go on before a person has decided, and its attempt ends. ``began`` is when the call did, ``message`` one sentence
-    that says what is not known; ``key`` is the call's idempotency key."""
+    that says what is not known; ``key`` is the call's idempotency key. The attempt is no failed try of its role; before schema 3 it was
+    ``counted`` as one."""
 
     task: str
     attempt: int
@@ -156,17 +171,22 @@ class ReviewAsked(Message):
     key: str
     message: str
     began: int = 0
+    counted: bool = False
 
 
 class LeaseAsked(Message):
-    """An agent needs more room than its lease has: ``need`` is the worst case of its next call. One that is not ``final`` may be denied:
-    then the agent goes on with a cheaper model."""
+    """An agent needs more room than its lease has: ``need`` is the worst case of its next call, and ``have`` what it holds for no other.
+    One that is not ``final`` may be denied: then the agent goes on with a cheaper model. Where nothing more can come and the ``least``
+    would do, all that is left is granted. One for ``now`` is denied where it would wait."""
 
     task: str
     attempt: int
     ask: int
     need: Usage
+    have: Usage = NOTHING
     final: bool = True
+    least: Usage | None = None
+    now: bool = False
 
 
 class SubtasksAsked(Message):
@@ -247,12 +267,13 @@ class Dispatched(Message):
 
 
 class LeaseGranted(Message):
-    """More room for an agent, on top of what it has."""
+    """More room for an agent, on top of what it has. Where that is less than it asked for, ``limit`` names what has no more."""
 
     task: str
     attempt: int
     ask: int
     lease: Usage
+    limit: str = ""
 
 
 class LeaseDenied(Message):
@@ -346,7 +367,8 @@ class DeadlinePassed(Message):
 
 class Assign(Message):
     """Work on a task. ``inputs`` are the outputs that the input refers to; ``history`` are earlier attempts' steps, packed. Steps are
-    numbered from ``first`` on: those before are another role's."""
+    numbered from ``first`` on: those before are another role's. ``tried`` says which try of its role's this is, where another may follow;
+    the last one's is 0."""
 
     task: str
     attempt: int
@@ -359,6 +381,7 @@ class Assign(Message):
     depth: int = 0
     history: tuple[bytes, ...] = ()
     first: int = 0
+    tried: int = 0
     conclude: bool = False
     traceparent: str | None = None
 
@@ -369,12 +392,16 @@ class HoldRun(Message):
     held: bool = True
 
 
+class LimitRun(Message):
+    """Agents of this run, which began without any limit, ask for room before each call from now on."""
+
+
 class StopTask(Message):
-    """Stop working on an attempt."""
+    """Stop working on an attempt: with this ``failure`` it ends."""
 
     task: str
     attempt: int
-    verdict: str = "cancelled"
+    failure: Failure
 
 
 class PermitsChanged(Message):
@@ -391,37 +418,9 @@ class PermitsChanged(Message):
 
 
 MESSAGES: tuple[type[Message], ...] = (
-    RunRequested,
-    CancelRequested,
-    PauseRequested,
-    ContinueRequested,
-    ReviewDecided,
-    RunResumed,
-    ModelCalled,
-    ToolIntended,
-    ToolCalled,
-    ReviewAsked,
-    LeaseAsked,
-    SubtasksAsked,
-    TaskEnded,
-    PartialOutput,
-    CallsReported,
-    TasksAdded,
-    Dispatched,
-    LeaseGranted,
-    LeaseDenied,
-    AllowanceAsked,
-    AllowanceGranted,
-    AllowanceDenied,
-    SubtasksEnded,
-    AttemptsLost,
-    TaskClosed,
-    FellBack,
-    RunEnded,
-    DeadlinePassed,
-    Assign,
-    StopTask,
-    HoldRun,
-    PermitsChanged,
-)
+    RunRequested, CancelRequested, PauseRequested, ContinueRequested, BudgetChanged, ReviewDecided, RunResumed, ModelCalled,
+    ToolIntended, ToolCalled, ReviewAsked, LeaseAsked, SubtasksAsked, TaskEnded, PartialOutput, CallsReported, TasksAdded, Dispatched,
+    LeaseGranted, LeaseDenied, AllowanceAsked, AllowanceGranted, AllowanceDenied, SubtasksEnded, AttemptsLost, TaskClosed, FellBack,
+    RunEnded, DeadlinePassed, Assign, StopTask, HoldRun, LimitRun, PermitsChanged,
+)  # fmt: skip
 """Every message there is. The order is not part of the format; the names are."""

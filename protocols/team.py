@@ -44,6 +44,10 @@ class Resources(Record):
         return self == Resources()
 
 
+BY_TURNS = frozenset({Strategy.REACT, Strategy.SEQUENTIAL})
+"""Strategies whose agents have more than one turn, so that they can be told to conclude from those before."""
+
+
 class FallbackSpec(Record):
     """Who takes over what a role failed at with one of ``verdicts``; none are all that no other fallback of the role names.
 

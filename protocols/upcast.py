@@ -14,7 +14,12 @@ def _same(tag: str, fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-UPCASTS: Mapping[int, Upcast] = {1: _same}
+def _counted(tag: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """What was decided of a task after a review holds: its attempt counted as a try."""
+    return fields | {"counted": True} if tag == "ReviewAsked" else fields
+
+
+UPCASTS: Mapping[int, Upcast] = {1: _same, 2: _counted}
 """How each schema before today's becomes the next. Tags stay: stores list entries by them."""
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
+from pydantic import ValidationError
 from pydantic_ai import exceptions as wrong
 from pydantic_ai import messages as pm
 from pydantic_ai.direct import model_request, model_request_stream
@@ -14,8 +15,10 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
 from agents.models.wire import unwrapped, wrapped
+from agents.settings import problems_of
 from protocols.chat import ChatMessage, Finish, ModelReply, ModelRequest, ToolCall
 from protocols.failures import ModelError
+from protocols.json_text import sendable
 
 ANSWER_TOOL = "callboard_answer"
 """The tool by which a model that has no JSON schema of its own gives its answer."""
@@ -145,10 +148,7 @@ def reply_of(response: pm.ModelResponse, request: ModelRequest) -> ModelReply:
 
 
 def _arguments(part: pm.ToolCallPart) -> dict[str, Any] | str:
-    try:
-        return part.args_as_dict(raise_if_invalid=True)
-    except (ValueError, AssertionError):
-        return str(part.args)
+    return part.args if isinstance(part.args, str) and part.args else part.args_as_dict()
 
 
 def error_of(error: Exception, key: str) -> ModelError:
@@ -189,8 +189,10 @@ def error_of(error: Exception, key: str) -> ModelError:
 
 
 def _told(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return problems_of(error)
     status = f"it answered {error.status_code}: " if isinstance(error, wrong.ModelHTTPError) else ""
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, dict) else None
     said = inner.get("message") if isinstance(inner, dict) else None
-    return status + str(said or error).strip().partition("\n")[0][:300]
+    return sendable(status + str(said or error).strip().partition("\n")[0][:300])

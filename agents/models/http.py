@@ -7,10 +7,12 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from agents.models import worst_case
 from agents.models.wire import BrokenStream, Streamed, body_of, reply_of
+from agents.settings import problems_of
 from protocols.chat import ModelReply, ModelRequest, Need, Price, Profile, Throttling
 from protocols.failures import BadInput, ModelError
 
@@ -87,6 +89,8 @@ class HttpModel:
             raise ModelError(f"the connection to {self.id} broke: {type(error).__name__}: {error}", retryable=True) from None
         except BrokenStream as error:
             raise ModelError(f"{self.id}: {error}", retryable=True) from None
+        except ValidationError as error:
+            raise ModelError(f"{self.id} answered with something that is no chat completion: {problems_of(error)}") from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ModelError(f"{self.id} answered with something that is no chat completion: {error}") from None
 

@@ -138,7 +138,12 @@ class RecordedModel:
 def _told(call: ModelCalled) -> _Told:
     used = call.usage
     if call.reply is not None:
-        counts = {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens, "micros": used.micros}
+        counts = {
+            "input_tokens": used.input_tokens,
+            "output_tokens": used.output_tokens,
+            "micros": used.micros,
+            "shortened": call.shortened,
+        }
         return _Told(call.reply.model_copy(update=counts), "", False, True)
     why = call.failure.message if call.failure else "no reply was recorded"
     charged = bool(used.input_tokens or used.output_tokens)

@@ -39,7 +39,8 @@ class ScriptedModel:
     label each. In schema-tool mode a ``ToolCall`` stands for the pick and for the arguments after it.
 
     ``latency`` is in seconds. ``calls`` counts the calls, and nothing else is remembered. Missing token counts are filled in
-    as a quarter of the characters unless ``counts_tokens`` is off, which plays a provider that reports none.
+    as a quarter of the characters unless ``counts_tokens`` is off, which plays a provider that reports none. A reply that says it has more
+    output tokens than the request allows is cut off (finish ``length``).
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class ScriptedModel:
                 raise ModelError(f"the script of {self.id} has {len(script)} replies and was asked for number {place + 1}", charged=False)
             found = script[place]
         reply = _reply(found, request)
+        if reply.output_tokens is not None and reply.output_tokens > request.max_output_tokens:
+            reply = reply.model_copy(update={"output_tokens": request.max_output_tokens, "finish": Finish.LENGTH})
         if on_text is not None and reply.text:
             on_text(reply.text)
         if reply.input_tokens is None and self.counts_tokens:

@@ -46,7 +46,7 @@ def reply_of(body: dict[str, Any], request: ModelRequest) -> ModelReply:
     text = message.get("content") or ""
     refusal = message.get("refusal")
     calls = tuple(
-        ToolCall(id=one.get("id") or f"call-{place}", name=one["function"]["name"], arguments=_arguments(one["function"].get("arguments")))
+        ToolCall(id=one.get("id") or f"call-{place}", name=one["function"]["name"], arguments=_arguments(one["function"]))
         for place, one in enumerate(message.get("tool_calls") or ())
     )
     finish = _FINISH.get(choice.get("finish_reason") or "stop", Finish.STOP)
@@ -190,11 +190,6 @@ def _written(arguments: dict[str, Any] | str) -> str:
     return arguments if isinstance(arguments, str) else to_json(arguments).decode()
 
 
-def _arguments(text: Any) -> dict[str, Any] | str:
-    if isinstance(text, dict):
-        return text
-    try:
-        found = from_json(text or "{}")
-    except ValueError:
-        return str(text)
-    return found if isinstance(found, dict) else str(text)
+def _arguments(function: dict[str, Any]) -> dict[str, Any] | str:
+    given = function.get("arguments") or {}
+    return given if isinstance(given, (dict, str)) else to_json(given).decode()

@@ -43,7 +43,7 @@ def journal() -> Check:
         return ok("journal", "none yet; the first run makes it")
     try:
         with closing(open_journal()) as opened:
-            rows = opened.runs()
+            rows = [row for row in opened.runs() if row.seq]
     except CallboardError as error:
         return problem("journal", str(error), "or name another journal with --store")
     size = sum(file.stat().st_size for file in path.parent.glob("journal.db*"))

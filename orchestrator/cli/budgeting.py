@@ -1,4 +1,4 @@
-"""``callboard budget``: limits of users and of everyone, over all runs that share a journal."""
+"""``callboard budget``: limits of users and of everyone, over all runs that share a journal; and those of a run that is at work."""
 
 import sys
 import time
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli import options, streams
+from orchestrator.cli import candidates, options, streams
 
 if TYPE_CHECKING:
     from orchestrator.journal.allowances import Limit, Standing
-    from protocols.budget import Limits
+    from protocols.budget import Amount, Limits
 
 _WINDOWS = ("run", "hour", "day", "month", "total")
 _FIELDS = {"usd": "micros", "tokens": "tokens", "calls": "model_calls", "tool_calls": "tool_calls", "turns": "turns"}
@@ -34,10 +34,12 @@ _MOST = 10**15
 _TITLES = ("whose", "per", "limit on", "limit", "used", "reserved", "left", "until")
 
 
-def _account(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--user`` and ``--everyone``."""
+def _whose(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--user``, ``--everyone`` and ``--run``."""
     user = click.option("--user", metavar="U", help="The limits of all runs for this user together.")
-    return user(click.option("--everyone", is_flag=True, help="The limits of all runs together.")(command))
+    everyone = click.option("--everyone", is_flag=True, help="The limits of all runs together.")
+    run = click.option("--run", "run_id", metavar="R", shell_complete=candidates.runs, help="A run's own: its id, or last.")
+    return user(everyone(run(command)))
 
 
 @click.group(
@@ -48,8 +50,8 @@ def _account(command: Callable[..., Any]) -> Callable[..., Any]:
 def budget() -> None:
     """Limits over all runs that share the journal: per run, hour, day, month (UTC) or in total.
 
-    They hold beside a run's own limits, for runs that begin or are resumed from then on; a change of a limit that a run has counts from
-    the next time that it needs room.
+    They hold beside a run's own limits. Runs at work come under them, and under every change, in about a second; what they have used
+    counts. With --run the limits of one run itself are meant.
     """
 
 
@@ -58,29 +60,52 @@ def budget() -> None:
     epilog=options.examples(
         "callboard budget set --user ada --per day --usd 5 --tokens 2000000",
         "callboard budget set --everyone --per month --usd 250.50",
-        "callboard budget set --user ada --per run --calls 100",
+        "callboard budget set --run last --usd 2.50 --timeout 3600",
     ),
 )
-@_account
-@click.option("--per", "span", type=click.Choice(_WINDOWS), required=True, help="The time over which it counts; days are UTC's.")
+@_whose
+@click.option("--per", "span", type=click.Choice(_WINDOWS), help="The time over which it counts; days are UTC's. Not with --run.")
 @click.option("--usd", metavar="X", help="The most money, a decimal such as 0.25.")
 @click.option("--tokens", type=click.IntRange(0, _MOST), metavar="N", help="The most input and output tokens.")
 @click.option("--calls", type=click.IntRange(0, _MOST), metavar="N", help="The most model calls.")
 @click.option("--tool-calls", type=click.IntRange(0, _MOST), metavar="N", help="The most tool calls.")
 @click.option("--turns", type=click.IntRange(0, _MOST), metavar="N", help="The most turns of agents.")
+@click.option("--timeout", type=float, metavar="S", help="With --run: the most seconds since it began.")
 @options.store
 @options.as_json
 @options.debug
-def set_(user: str | None, everyone: bool, span: str, store: str | None, as_json: bool, **amounts: Any) -> int:
+def set_(
+    user: str | None,
+    everyone: bool,
+    run_id: str | None,
+    span: str | None,
+    timeout: float | None,
+    store: str | None,
+    as_json: bool,
+    **counts: Any,
+) -> int:
     """Set a limit, or several. Others stay as they are."""
+    from orchestrator.cli import amounts
     from orchestrator.journal.allowances import Limit, Window
     from protocols.budget import Limits
     from protocols.failures import BadInput
 
-    account, window = _named(user, everyone), Window(span)
-    given = _limits({name: value for name, value in amounts.items() if value is not None}, "--")
+    given = _limits({name: value for name, value in counts.items() if value is not None}, "--")
+    if run_id is not None:
+        _only_run(user, everyone, span)
+        time_ = amounts.budget(None, None, None, timeout) or Limits()
+        given = given.model_copy(update={"seconds": time_.seconds})
+    elif timeout is not None:
+        raise BadInput("--timeout is for one run, with --run; seconds don't add up over runs")
+    account = None if run_id is not None else _named(user, everyone)
     if given == Limits():
         raise BadInput("give at least one limit: --usd, --tokens, --calls, --tool-calls or --turns")
+    if run_id is not None:
+        return _change(store, run_id, given, as_json)
+    if span is None:
+        raise BadInput(f"say over which time it counts: --per {', '.join(_WINDOWS[:-1])} or {_WINDOWS[-1]}")
+    assert account is not None
+    window = Window(span)
     with options.opened(store, create=True) as journal:
         known = next((one.limits for one in journal.limits(account) if one.window is window), Limits())
         journal.set_limits([Limit(account, window, known.model_copy(update=given.model_dump(exclude_none=True)))])
@@ -89,28 +114,34 @@ def set_(user: str | None, everyone: bool, span: str, store: str | None, as_json
 
 @budget.command(
     short_help="Show limits, and what is used and left of them.",
-    epilog=options.examples("callboard budget show", "callboard budget show --user ada --json"),
+    epilog=options.examples("callboard budget show", "callboard budget show --user ada --json", "callboard budget show --run last"),
 )
-@_account
+@_whose
 @options.store
 @options.as_json
 @options.debug
-def show(user: str | None, everyone: bool, store: str | None, as_json: bool) -> int:
+def show(user: str | None, everyone: bool, run_id: str | None, store: str | None, as_json: bool) -> int:
     """Show limits, what is used of them and reserved, what is left, and when their time is over."""
+    if run_id is not None:
+        _only_run(user, everyone, None)
+        return _show_run(store, run_id, as_json)
     return _show(store, _named(user, everyone) if user is not None or everyone else None, as_json)
 
 
 @budget.command(epilog=options.examples("callboard budget clear --user ada --per day", "callboard budget clear --everyone"))
-@_account
-@click.option("--per", "span", type=click.Choice(_WINDOWS), help="Only the limits over this time.")
+@_whose
+@click.option("--per", "span", type=click.Choice(_WINDOWS), help="Only the limits over this time. Not with --run.")
 @options.store
 @options.as_json
 @options.debug
-def clear(user: str | None, everyone: bool, span: str | None, store: str | None, as_json: bool) -> int:
+def clear(user: str | None, everyone: bool, run_id: str | None, span: str | None, store: str | None, as_json: bool) -> int:
     """Take limits away. What was used is remembered, should they come back."""
     from orchestrator.journal.allowances import Limit, Window
     from protocols.budget import Limits
 
+    if run_id is not None:
+        _only_run(user, everyone, span)
+        return _change(store, run_id, None, as_json)
     account = _named(user, everyone)
     with options.opened(store) as journal:
         journal.set_limits(Limit(account, Window(one), Limits()) for one in ([span] if span else _WINDOWS))
@@ -135,8 +166,34 @@ def _named(user: str | None, everyone: bool) -> str:
     from protocols.failures import BadInput
 
     if (user is not None) == everyone:
-        raise BadInput("say whose limit: --user NAME, or --everyone")
+        raise BadInput("say whose limit: --user NAME, --everyone, or --run RUN")
     return EVERYONE if user is None else of_user(user)
+
+
+def _only_run(user: str | None, everyone: bool, span: str | None) -> None:
+    from protocols.failures import BadInput
+
+    if user is not None or everyone or span is not None:
+        raise BadInput("--run means the limits of one run; leave out --user, --everyone and --per")
+
+
+def _change(store: str | None, run_id: str, budget: "Limits | None", as_json: bool) -> int:
+    """Have a run go on under other limits; ``None`` takes all that it has away."""
+    from orchestrator.cli.cancelling import heard
+    from orchestrator.cli.reviewing import me
+    from protocols.budget import UNLIMITED
+    from protocols.failures import BadInput
+    from protocols.messages import BudgetChanged
+
+    with options.opened(store) as journal:
+        row = options.found(journal, run_id)
+        changed = BudgetChanged(budget=budget or UNLIMITED, lifted=budget is None, user=me())
+        taken = not row.ended and heard(journal, row.run, changed)
+        if options.found(journal, row.run).ended:
+            raise BadInput(f"{row.run} has ended; `callboard runs` lists those that have not")
+        if not taken:
+            streams.note(f"nothing is working on {row.run}; this is kept for when it is resumed")
+    return _show_run(store, row.run, as_json)
 
 
 def _limits(given: dict[str, Any], before: str) -> "Limits":
@@ -189,12 +246,31 @@ def _windows(told: Any, account: str, where: str) -> "Iterator[Limit]":
         yield Limit(account, Window(span), _limits(given, f"{where}.{span}] "))
 
 
-def _show(store: str | None, account: str | None, as_json: bool) -> int:
-    from orchestrator.observe.figures import moment
+def _show_run(store: str | None, run_id: str, as_json: bool) -> int:
+    """The limits of a run itself, as its journal has them."""
+    from orchestrator.ledger import RUN
+    from orchestrator.replay import replay
 
     with options.opened(store) as journal:
+        state = replay(journal, options.found(journal, run_id).run)
+    limits, account = state.ledger.limits, state.ledger.accounts[RUN]
+    rows = [row | {"per": "run"} for row in _counted(state.run, limits, account.settled, account.reserved)]
+    if limits.seconds is not None:
+        used = ((state.ended or time.time_ns() // 1_000_000) - state.began) / 1000
+        row = {"account": state.run, "per": "run", "of": "seconds", "limit": limits.seconds, "used": round(used, 3), "reserved": 0}
+        rows.append(row | {"left": round(max(limits.seconds - used, 0), 3), "until": state.began + round(limits.seconds * 1000)})
+    return _table(rows, as_json)
+
+
+def _show(store: str | None, account: str | None, as_json: bool) -> int:
+    with options.opened(store) as journal:
         found = journal.standings(time.time_ns() // 1_000_000, account)
-    rows = [row for standing in found for row in _rows(standing)]
+    return _table([row for standing in found for row in _rows(standing)], as_json)
+
+
+def _table(rows: list[dict[str, Any]], as_json: bool) -> int:
+    from orchestrator.observe.figures import moment
+
     if as_json:
         streams.write_json({"limits": rows}, sys.stdout)
         return 0
@@ -205,31 +281,36 @@ def _show(store: str | None, account: str | None, as_json: bool) -> int:
     from rich.table import Table
 
     from orchestrator.observe.figures import clean
+    from protocols.budget import COUNTED, SPOKEN
 
+    spoken = dict(zip(COUNTED, SPOKEN, strict=True))
     table = Table(*_TITLES, box=None)
     for column in table.columns[3:7]:
         column.justify = "right"
     for row in rows:
         figures = ("" if row[name] is None else _figure(row["of"], row[name]) for name in ("limit", "used", "reserved", "left"))
         until = moment(row["until"])[:16].replace("T", " ") if row["until"] is not None else ""
-        table.add_row(clean(row["account"]), row["per"], "money" if row["of"] == "micros" else row["of"], *figures, until)
+        table.add_row(clean(row["account"]), row["per"], spoken.get(row["of"], row["of"]), *figures, until)
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
     return 0
 
 
 def _rows(standing: "Standing") -> Iterator[dict[str, Any]]:
     """One row a limit. Of a limit on every single run there is nothing to sum up."""
+    (account, window, limits), used, reserved, until = standing
+    for row in _counted(account, limits, used, reserved):
+        unknown = {"used": None, "reserved": None, "left": None} if window == "run" else {}
+        yield row | unknown | {"per": window.value, "until": until}
+
+
+def _counted(account: str, limits: "Limits", used: "Amount", reserved: "Amount") -> Iterator[dict[str, Any]]:
     from protocols.budget import COUNTED
 
-    (account, window, limits), used, reserved, until = standing
     for place, name in enumerate(COUNTED):
         limit = getattr(limits, name)
-        if limit is None:
-            continue
-        row = {"account": account, "per": window.value, "of": name, "limit": limit, "used": None, "reserved": None, "left": None}
-        if window != "run":
-            row |= {"used": used[place], "reserved": reserved[place], "left": max(limit - used[place] - reserved[place], 0)}
-        yield row | {"until": until}
+        if limit is not None:
+            row = {"account": account, "per": "", "of": name, "limit": limit, "used": used[place], "reserved": reserved[place]}
+            yield row | {"left": max(limit - used[place] - reserved[place], 0), "until": None}
 
 
 def _figure(of: str, amount: int) -> str:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import options, streams
+from orchestrator.cli import options, reviewing, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.journal.port import Journal
-    from protocols.messages import ContinueRequested, PauseRequested
+    from protocols.messages import ContinueRequested, Message, PauseRequested
 
 WAIT_SECONDS = 5.0
 """How long the run's coordinator is given to hear what is asked of it."""
@@ -43,7 +43,8 @@ def cancel(run_id: str, store: str | None, reason: str, as_json: bool) -> int:
         from orchestrator.observe.history import summarize
 
         status = summarize(journal, run).status.value
-    streams.note(f"{run} {how} ({status})")
+        streams.note(f"{run} {how} ({status})")
+        reviewing.mention(journal, run)
     if as_json:
         streams.write_json({"run": run, "status": status, "how": how}, sys.stdout)
     return 0
@@ -59,6 +60,14 @@ def _asked(journal: "Journal", run: str, reason: str) -> str | None:
         return None
     ended = _becomes(lambda: _ended(journal, run), STOP_SECONDS)
     return "was cancelled" if ended else "is stopping: what it has at work has not ended yet"
+
+
+def heard(journal: "Journal", run: str, asked: "Message") -> bool:
+    """Ask this of whoever works on a run: whether it is heard soon. Else it is kept for whoever takes the run up."""
+    from protocols import codec
+
+    journal.post(run, codec.pack(asked))
+    return _becomes(lambda: not journal.posts([run]), WAIT_SECONDS)
 
 
 def _becomes(true: "Callable[[], bool]", seconds: float) -> bool:
@@ -102,7 +111,6 @@ def continue_(run_id: str, store: str | None, as_json: bool) -> int:
 
 def _rest(run_id: str, store: str | None, as_json: bool, asked: "PauseRequested | ContinueRequested", how: str) -> int:
     """Ask, and wait until it is heard; where nobody works on the run it is kept for whoever does."""
-    from protocols import codec
     from protocols.failures import BadInput
     from protocols.messages import ContinueRequested
 
@@ -114,8 +122,7 @@ def _rest(run_id: str, store: str | None, as_json: bool, asked: "PauseRequested 
         if isinstance(asked, ContinueRequested) and not _paused(journal, row.run):
             how = "was not paused"
         else:
-            journal.post(row.run, codec.pack(asked))
-            waits = not _becomes(lambda: not journal.posts([row.run]), WAIT_SECONDS)
+            waits = not heard(journal, row.run, asked)
     if waits:
         streams.note(f"nothing is working on {row.run}; this is kept for when it is resumed")
     else:

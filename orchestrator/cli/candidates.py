@@ -42,7 +42,7 @@ def runs(ctx: Context, param: Parameter, incomplete: str) -> Items:
         return []
     journal = open_journal(store)
     try:
-        rows = [row for row in journal.runs() if row.run.startswith(incomplete)][:MOST_RUNS]
+        rows = [row for row in journal.runs() if row.seq and row.run.startswith(incomplete)][:MOST_RUNS]
         found = [("last", "the newest run")] if "last".startswith(incomplete) else []
         for seen in (glance(journal, row) for row in rows):
             standing = "unfinished" if seen.ended is None else seen.status.value

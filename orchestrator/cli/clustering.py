@@ -70,9 +70,10 @@ async def _deploy(address: str, store: str | None, hosts: int, coordinators: int
 def down(address: str | None, as_json: bool) -> int:
     """End the cluster of `callboard up`, or a deployment on another cluster.
 
-    Runs at work there are interrupted; `callboard resume RUN` goes on with them.
+    Runs at work there are stopped, and what they hold is given back; `callboard resume RUN` goes on with them.
     """
     from orchestrator import warm
+    from protocols.failures import CallboardError
 
     with streams.kept() as out:
         if address is not None:
@@ -81,6 +82,11 @@ def down(address: str | None, as_json: bool) -> int:
             there = warm.found()
             ended, what = there is not None, f"the cluster at {there.address}" if there else "a cluster of `callboard up`"
             if there is not None:
+                warm.heed(there)
+                try:
+                    asyncio.run(_end(there.address))
+                except CallboardError as error:  # what was at work counts as used
+                    streams.note(f"the runs there could not be stopped in good order ({error})")
                 warm.stop(there)
         streams.note(f"{what} has ended" if ended else f"{what} is not there; nothing to end")
         if as_json:

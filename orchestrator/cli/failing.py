@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.attribution.trajectory import Attribution, Trajectory
     from orchestrator.journal.port import Journal
     from orchestrator.observe.failures import FailedTask, Failures
+    from orchestrator.observe.proofs import Proof
 
 _BY = ("mode", "role", "model", "run")
 _COLOURS = {"critical": "bold red", "error": "red", "warning": "yellow", "notice": "dim"}
@@ -47,6 +48,7 @@ def failures(run_id: str | None, by: str, since: int, judge: str | None, store: 
     A task that was tried again and succeeded has not failed. With RUN each of its failed tasks is shown, and which task and step is
     likely to be the cause: an opinion, with how sure it is.
     """
+    from orchestrator.cli.skipping import Skipping
     from orchestrator.observe.costs import runs_since
     from orchestrator.observe.failures import By, failed, grouped
     from protocols.failures import BadInput
@@ -59,18 +61,20 @@ def failures(run_id: str | None, by: str, since: int, judge: str | None, store: 
             return _one(journal, options.found(journal, run_id).run, since, judge, hint, as_json)
         rows = list(runs_since(journal, journal.runs(), since))
         by_model = by == "model"
-        found = grouped((one for row in rows for one in failed(journal, row.run, since, models=by_model)), By(by))
+        reading = Skipping()
+        several = reading.each(rows, lambda row: list(failed(journal, row.run, since, models=by_model)))
+        found = grouped((one for some in several for one in some), By(by))
     if as_json:
         listed = [row.model_dump(mode="json") for row in found]
         streams.write_json({"by": by, "since": since or None, "runs": len(rows), "failures": listed}, sys.stdout)
-        return 0
+        return reading.exit
     if not found:
         streams.note(f"no task failed in {len(rows):,} runs")
-        return 0
+        return reading.exit
     _console().print(_table(by, found))
     first = next(place for row in found for place in row.evidence)
     streams.note(f"one of these: callboard failures {first.run}{hint}; what each verdict asks of you: docs/failures.md")
-    return 0
+    return reading.exit
 
 
 def _console() -> "Console":
@@ -100,14 +104,16 @@ def _one(journal: "Journal", run: str, since: int, judge: str | None, hint: str,
     """The failures of one run, and what a judge makes of them."""
     from orchestrator.attribution.case import cases
     from orchestrator.observe.failures import failed
+    from orchestrator.observe.proofs import proofs
 
     found = list(failed(journal, run, since))
+    shown = proofs(journal, run, {one.task: one.failure for one in found})
     # what only followed from another failure, or was wished for, has no cause of its own
     judged = [one.task for one in found if one.task and _severity(one) != "notice"][:MOST_JUDGED]
     among = cases(journal, run, judged)
     opinions = asyncio.run(_judged(among, judge))
     if as_json:
-        listed = [_as_json(one, opinions.get(one.task), among.get(one.task)) for one in found]
+        listed = [_as_json(one, shown[one.task], opinions.get(one.task), among.get(one.task)) for one in found]
         streams.write_json({"run": run, "judge": judge or "heuristic", "failures": listed}, sys.stdout)
         return 0
     if not found:
@@ -115,7 +121,7 @@ def _one(journal: "Journal", run: str, since: int, judge: str | None, hint: str,
         return 0
     console = _console()
     for one in found:
-        for line in _lines(one, opinions.get(one.task), among.get(one.task)):
+        for line in _lines(one, shown[one.task], opinions.get(one.task), among.get(one.task)):
             console.print(line, soft_wrap=True)
     if len(judged) == MOST_JUDGED:
         streams.note(f"only the first {MOST_JUDGED} are judged")
@@ -150,17 +156,18 @@ async def _judged(among: "Mapping[str, Trajectory]", judge: str | None) -> "dict
         await model.aclose()
 
 
-def _as_json(one: "FailedTask", opinion: "Attribution | None", case: "Trajectory | None") -> dict[str, Any]:
+def _as_json(one: "FailedTask", shown: "Sequence[Proof]", opinion: "Attribution | None", case: "Trajectory | None") -> dict[str, Any]:
     cause: dict[str, Any] | None = None
     if opinion is not None and case is not None:
         step = case.steps[opinion.step]
         cause = {"task": opinion.who, "role": step.role, "step": step.ordinal, "entry": step.entry, "kind": opinion.cause.value}
         cause |= {"confidence": opinion.confidence, "because": opinion.because}
     fields = one.model_dump(mode="json", include={"task", "role", "entry", "at"})
-    return {**fields, "severity": _severity(one), **one.failure.model_dump(mode="json"), "likely_cause": cause}
+    entries = [proof.model_dump() for proof in shown]
+    return {**fields, "severity": _severity(one), **one.failure.model_dump(mode="json"), "entries": entries, "likely_cause": cause}
 
 
-def _lines(one: "FailedTask", opinion: "Attribution | None", case: "Trajectory | None") -> "list[RenderableType]":
+def _lines(one: "FailedTask", shown: "Sequence[Proof]", opinion: "Attribution | None", case: "Trajectory | None") -> "list[RenderableType]":
     from rich.text import Text
 
     from orchestrator.observe.figures import brief, clean
@@ -173,7 +180,8 @@ def _lines(one: "FailedTask", opinion: "Attribution | None", case: "Trajectory |
         + Text(f"{again} · entry {one.entry}"),
         Text(f"  {brief(one.failure.message, 300)}"),
     ]
-    lines += [Text(f"  evidence: {brief(proof, 200)}", "dim") for proof in one.failure.evidence]
+    lines += [Text(f"  entry {proof.entry}: {proof.what}", "dim") for proof in shown]
+    lines += [Text(f"  evidence: {brief(said, 200)}", "dim") for said in one.failure.evidence]
     if opinion is not None and case is not None:
         step = case.steps[opinion.step]
         at = f"entry {step.entry}" if step.ordinal is None else f"step {step.ordinal} (entry {step.entry})"

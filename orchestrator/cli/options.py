@@ -181,7 +181,7 @@ def found(journal: "Journal", text: str) -> "RunRow":
     """The run that ``text`` means: an id, the beginning of exactly one, or ``last``. Raises ``BadInput``."""
     from protocols.failures import BadInput
 
-    rows = journal.runs()
+    rows = [row for row in journal.runs() if row.seq]  # the others were claimed, and never began
     if not rows:
         raise BadInput("this journal holds no runs yet; start one with `callboard run TARGET`, or name another journal with --store")
     if text == "last":

@@ -11,6 +11,7 @@ from orchestrator.cli import options, streams
 from protocols.messages import Status
 
 if TYPE_CHECKING:
+    from orchestrator.cli.skipping import Skipping
     from orchestrator.journal.port import Journal, RunRow
 
 SPARED_MS = 86_400_000
@@ -43,14 +44,16 @@ def prune(older_than: str, statuses: tuple[str, ...], dry_run: bool, store: str 
     A run that is taken up meanwhile is left as it is. A file keeps its size: what is stored later takes the room.
     """
     from orchestrator.cli import amounts
+    from orchestrator.cli.skipping import Skipping
     from orchestrator.observe.figures import count, moment
     from protocols.failures import StaleEpoch
 
     before = amounts.since(older_than, "--older-than")
     gone: list[dict[str, object]] = []
     size, blobs, blob_bytes = 0, 0, 0
+    reading = Skipping()
     with options.opened(store) as journal:
-        for row, status in _old(journal, before, frozenset(statuses)):
+        for row, status in _old(journal, before, frozenset(statuses), reading):
             if not dry_run:
                 try:
                     size += journal.forget(row.run, row.epoch)
@@ -70,16 +73,14 @@ def prune(older_than: str, statuses: tuple[str, ...], dry_run: bool, store: str 
     if as_json:
         freed_bytes = {"entry_bytes": size, "blobs": blobs, "blob_bytes": blob_bytes}
         streams.write_json({"runs": gone, "dry_run": dry_run, **freed_bytes}, sys.stdout)
-    return 0
+    return reading.exit
 
 
-def _old(journal: "Journal", before: int, statuses: frozenset[str]) -> "Iterator[tuple[RunRow, str]]":
+def _old(journal: "Journal", before: int, statuses: frozenset[str], reading: "Skipping") -> "Iterator[tuple[RunRow, str]]":
     """The runs to forget, oldest first, and how each stands. One without entries was claimed a moment ago, or never began."""
     from orchestrator.observe.history import glance
 
-    for row in reversed(journal.runs()):
-        if not row.seq or row.last >= before or not (row.ended or Status.RUNNING in statuses):
-            continue
-        status = glance(journal, row).status.value if row.ended else Status.RUNNING.value
+    old = [row for row in reversed(journal.runs()) if row.seq and row.last < before and (row.ended or Status.RUNNING in statuses)]
+    for row, status in reading.each(old, lambda row: (row, glance(journal, row).status.value if row.ended else Status.RUNNING.value)):
         if not statuses or status in statuses:
             yield row, status

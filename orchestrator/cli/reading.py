@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli import options, streams
+from orchestrator.cli import options, reviewing, streams
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,18 +27,20 @@ MOST_FAILURES = 10
 @options.debug
 def runs(store: str | None, limit: int, as_json: bool) -> int:
     """List the newest runs."""
+    from orchestrator.cli.skipping import Skipping
     from orchestrator.observe.figures import duration, moment, money
     from orchestrator.observe.history import glance
     from orchestrator.observe.summary import WAITING
 
     with options.opened(store) as journal:
-        rows = journal.runs()
-        found = [glance(journal, row) for row in islice(rows, limit)]
+        rows = [row for row in journal.runs() if row.seq]  # the others were claimed, and never began
+        reading = Skipping()
+        found = list(reading.each(islice(rows, limit), lambda row: glance(journal, row)))
     if as_json:
         hidden = {"roles", "models", "tasks", "traceparent"}
         listed = [run.model_dump(mode="json", exclude=hidden) | {"standing": run.standing} for run in found]
         streams.write_json({"runs": listed, "total": len(rows)}, sys.stdout)
-        return 0
+        return reading.exit
     if not rows:
         streams.note("no runs yet; start one with `callboard run TARGET`")
         return 0
@@ -56,7 +58,7 @@ def runs(store: str | None, limit: int, as_json: bool) -> int:
         streams.note("an unfinished run is at work, or was interrupted: `callboard resume RUN` goes on with it")
     if any(run.standing == WAITING for run in found):
         streams.note("`callboard reviews` lists what waits for a person")
-    return 0
+    return reading.exit
 
 
 @click.command(
@@ -95,6 +97,9 @@ def show(run_id: str, store: str | None, only_output: bool, as_json: bool) -> in
     console = Console(highlight=False, markup=False)
     for part in _shown(summary, found):
         console.print(part, soft_wrap=True)
+    if row.ended:
+        with options.opened(store) as journal:
+            reviewing.mention(journal, row.run)
     return 0
 
 
@@ -127,6 +132,9 @@ def _shown(summary: "RunSummary", found: "Report") -> "list[RenderableType]":
     for name, role in summary.roles.items():
         if role.cut:
             told = f"  {clean(name)}: {role.cut:,} of its model calls did not show the whole conversation, to fit the model's context"
+            parts.append(Text(told, "yellow"))
+        if role.shortened:
+            told = f"  {clean(name)}: {role.shortened:,} of its model calls had to be short, to fit what was left of a limit"
             parts.append(Text(told, "yellow"))
     for name, usage in summary.models.items():
         parts.append(Text(f"  {clean(name)}: {usage.model_calls:,} calls, {usage.tokens:,} tokens, {money(usage.micros)}", "dim"))

@@ -30,7 +30,8 @@ _COLOURS = {Status.DONE: "green", Status.FAILED: "red"}
 
 
 class TaskLine(Record):
-    """One task's outcome; ``seconds`` at work. ``fallbacks`` says who failed at it and took over."""
+    """One task's outcome; ``seconds`` at work. ``fallbacks`` says who failed at it and took over, ``shortened`` how many of its model
+    calls had too little room for a whole reply."""
 
     task: str
     role: str
@@ -40,6 +41,7 @@ class TaskLine(Record):
     usage: Usage
     failure: Failure | None = None
     fallbacks: tuple[FellBack, ...] = ()
+    shortened: int = 0
 
 
 class Report(Record):
@@ -57,6 +59,11 @@ class Report(Record):
     def exit(self) -> exits.Exit:
         """The exit code that says so."""
         return exits.of_run(self.status, self.failure)
+
+    @property
+    def shortened(self) -> int:
+        """How many model calls had too little room for a whole reply."""
+        return sum(line.shortened for line in self.tasks)
 
     @property
     def fallen_back(self) -> tuple[TaskLine, ...]:
@@ -78,6 +85,7 @@ class Report(Record):
             "seconds": round(self.seconds, 3),
             "tasks": {"total": len(self.tasks), **{state.value: counts[state.value] for state in _STATES}},
             "fallen_back": len(self.fallen_back),
+            "shortened": self.shortened,
             "outcomes": fields["tasks"],
         }
 
@@ -94,6 +102,7 @@ def of_result(result: "RunResult", seconds: float) -> Report:
             usage=one.usage,
             failure=one.failure,
             fallbacks=one.fallbacks,
+            shortened=one.shortened,
         )
         for one in result.tasks
     )
@@ -121,6 +130,7 @@ def of_history(journal: Journal, history: History) -> Report:
             usage=task.usage,
             failure=task.failure,
             fallbacks=task.fallbacks,
+            shortened=task.shortened,
         )
         for task in history.tasks()
     )
@@ -143,6 +153,8 @@ def tell(report: Report, console: Console, *, hint: str | None) -> None:
         line.append(f", {failed:,} not", "red")
     if report.fallen_back:
         line.append(f", {len(report.fallen_back):,} by a fallback", "yellow")
+    if report.shortened:
+        line.append(f" · {count(report.shortened, 'model call')} shortened", "yellow")
     line.append(f" · {duration(round(report.seconds * 1000))}")
     line.append(f" · {spent(report.usage) or 'no calls'}")
     if not report.usage.micros:

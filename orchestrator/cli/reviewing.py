@@ -3,6 +3,7 @@
 import getpass
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,15 +31,18 @@ _LOOK_SECONDS = 0.1
 @options.debug
 def reviews(run_id: str | None, everything: bool, store: str | None, as_json: bool) -> int:
     """List what waits for a person, with all that the journal knows of it: effects that may or may not have happened."""
+    from orchestrator.cli.skipping import Skipping
     from orchestrator.observe.reviews import reviews as reviews_of
     from orchestrator.observe.reviews import waiting
 
     with options.opened(store) as journal:
         rows = journal.runs() if run_id is None else [options.found(journal, run_id)]
-        found = [one for row in rows for one in reviews_of(journal, row.run)] if everything else list(waiting(journal, rows))
+        reading = Skipping()
+        several = reading.each(rows, lambda row: reviews_of(journal, row.run) if everything else list(waiting(journal, [row])))
+        found = [one for some in several for one in some]
     if as_json:
         streams.write_json({"reviews": [one.model_dump(mode="json") for one in found]}, sys.stdout)
-        return 0
+        return reading.exit
     for one in found:
         for line in _lines(one):
             click.echo(line)
@@ -47,7 +51,7 @@ def reviews(run_id: str | None, everything: bool, store: str | None, as_json: bo
         streams.note(_ASK[kind])
     if not kinds:
         streams.note("nothing waits for a person")
-    return 0
+    return reading.exit
 
 
 _ASK = {
@@ -111,11 +115,19 @@ def review(
     with options.opened(store) as journal:
         run = options.found(journal, run_id).run
         asked = _open(journal, run, task)
+        _check_first(journal, asked)
         if asked.kind == "fallback":
             _check_output(journal, asked, decision, result)
         at = time.time_ns() // 1_000_000
         said = ReviewDecided(
-            task=asked.task, step=asked.step, decision=Decision(decision), result=result, note=note, user=user or _user(), at=at
+            task=asked.task,
+            step=asked.step,
+            attempt=asked.attempt,
+            decision=Decision(decision),
+            result=result,
+            note=note,
+            user=user or me(),
+            at=at,
         )
         body = codec.pack(said)
         journal.post(run, body)
@@ -136,6 +148,15 @@ def review(
     return 0
 
 
+def mention(journal: "Journal", run: str) -> None:
+    """Say that writes of a run that has ended may or may not have happened, if there are any."""
+    from orchestrator.observe.figures import count
+    from orchestrator.observe.reviews import unknown
+
+    if number := unknown(journal, run):
+        streams.note(f"{count(number, 'write')} of {run} may or may not have happened: `callboard reviews --run {run} --all`")
+
+
 def _open(journal: "Journal", run: str, task: str) -> "Review":
     from orchestrator.observe.reviews import reviews as reviews_of
     from protocols.failures import BadInput
@@ -146,6 +167,20 @@ def _open(journal: "Journal", run: str, task: str) -> "Review":
     if not found[-1].is_open:
         raise BadInput(f"{found[-1].task} waits for nobody any more: {_outcome(found[-1])}")
     return found[-1]
+
+
+def _check_first(journal: "Journal", asked: "Review") -> None:
+    """Nobody has decided this yet, whose word is only waiting to be heard."""
+    from protocols import codec
+    from protocols.failures import BadInput, UnknownMessage
+    from protocols.messages import ReviewDecided
+
+    for post in journal.posts([asked.run]):
+        with suppress(UnknownMessage):
+            said = codec.unpack(post.body)
+            if isinstance(said, ReviewDecided) and (said.task, said.step) == (asked.task, asked.step):
+                word = said.decision.value.replace("_", " ")
+                raise BadInput(f"{said.user} has decided on {asked.task} already ({word}); `callboard resume {asked.run}` goes on with it")
 
 
 def _check_output(journal: "Journal", asked: "Review", decision: str, result: str | None) -> None:
@@ -185,7 +220,7 @@ def _outcome(one: "Review") -> str:
     from orchestrator.observe.figures import moment
 
     if one.decision is None:
-        return "its run or its task has ended"
+        return "by nobody; its run or its task has ended"
     note = f" ({one.note})" if one.note else ""
     return f"{one.decision.value.replace('_', ' ')}, says {one.user} at {moment(one.decided)}{note}"
 
@@ -202,7 +237,8 @@ def _lines(one: "Review") -> list[str]:
     return [head, *(f"  {name:<8}{clean(value)}" for name, value in facts), *(f"    {brief(line, 200)}" for line in one.evidence)]
 
 
-def _user() -> str:
+def me() -> str:
+    """The name of whoever types."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a process without a user, as in some containers

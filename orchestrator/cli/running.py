@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from orchestrator.cli import options, streams
+from orchestrator.cli import options, reviewing, streams
 
 if TYPE_CHECKING:
     from orchestrator.board import Board, RunHandle, RunResult
@@ -138,7 +138,7 @@ class _Work:
             self.opening = False
             self._heed_signals(out)  # Ray has put handlers of its own in their place
             if self.place.address is not None:
-                streams.note(f"on the cluster at {self.place.address}{_elsewhere(self.place.address)}")
+                streams.note(f"on the cluster at {self.place.address}{elsewhere(self.place.address)}")
             handle = await self.begin(board)
             self.run_id = handle.run_id
             if self.quiet:
@@ -203,7 +203,7 @@ async def _followed(handle: "RunHandle", progress: "Progress") -> "RunResult":
         await asyncio.gather(following, return_exceptions=True)
 
 
-def _elsewhere(address: str) -> str:
+def elsewhere(address: str) -> str:
     """What to know of relative paths when the hosts of the cluster of ``callboard up`` work in another folder than this process."""
     from orchestrator import warm
 
@@ -215,6 +215,7 @@ def _elsewhere(address: str) -> str:
 
 def _give(report: "Report", out: TextIO, store: str | None, as_json: bool, quiet: bool) -> int:
     from orchestrator.cli.report import tell
+    from protocols.failures import CallboardError
 
     if as_json:
         streams.write_json(report.as_json(), out)
@@ -222,6 +223,9 @@ def _give(report: "Report", out: TextIO, store: str | None, as_json: bool, quiet
         streams.write_output(report.output, out)
     if not quiet:
         tell(report, streams.errors(), hint=_again("trace", report.run, store))
+        if any(line.failure for line in report.tasks) and not (store or "").startswith("memory:"):
+            with suppress(CallboardError), options.opened(store) as journal:  # that of a cluster may not be readable from here
+                reviewing.mention(journal, report.run)
     elif report.failure:
         streams.note(f"callboard: {report.status.value}: {report.failure.message}")
     return int(report.exit)

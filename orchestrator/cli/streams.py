@@ -19,8 +19,10 @@ def errors() -> "Console":
 
 
 def note(text: str) -> None:
-    """One line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """One line to standard error, without control characters: it may quote a model, a tool or a provider."""
+    from orchestrator.observe.figures import clean
+
+    print(clean(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class Accounting:
             if me is None:
                 raise _stale(claim)
             limits = _limits(ask, *accounts_of(claim.user))
-            me = _use(ask, me, used, limits)._replace(epoch=claim.epoch, heard=at)
+            me = _use(ask, me, used)._replace(epoch=claim.epoch, heard=at)
             fits, shorts = most, []
             for limit in limits:
                 taken = _taken(ask, limit, me, at)
@@ -121,11 +121,11 @@ class Accounting:
             limited = {name for limit in limits for name in COUNTED if getattr(limit.limits, name) is not None}
             return Limits(**{name: amount for name, amount in zip(COUNTED, me.drawn, strict=True) if name in limited})
 
-    def join(self, claim: Claim, used: Amount, at: int) -> None:
+    def join(self, claim: Claim, used: Amount, at: int, promised: Amount = ZERO) -> None:
         """See ``Allowances.join``."""
         with self._accounting() as ask:
             me = _mine(ask, claim) or _Drawing(claim.run, claim.user, claim.epoch, hour(at), at, False, used, used)
-            _keep(ask, me._replace(epoch=claim.epoch))
+            _keep(ask, me._replace(epoch=claim.epoch, drawn=_each(max, me.drawn, promised)))
 
     def settle(self, claim: Claim, used: Amount, drawn: Amount | None, at: int, *, ended: bool = False) -> bool:
         """See ``Allowances.settle``."""
@@ -133,11 +133,11 @@ class Accounting:
             me = _mine(ask, claim)
             if me is None:
                 return False
-            limits = _limits(ask, *accounts_of(claim.user))
-            me = _use(ask, me, used, limits)
+            me = _use(ask, me, used)
             if ended:
                 ask("DELETE FROM draws WHERE run = ?", (claim.run,))
                 return False
+            limits = _limits(ask, *accounts_of(claim.user))
             me = me._replace(epoch=claim.epoch, heard=at, drawn=me.drawn if drawn is None else _each(min, me.drawn, drawn))
             if me.hour != hour(at):
                 free = (one for limit in limits for one in _free(limit, _taken(ask, limit, me, at).amount))
@@ -209,11 +209,12 @@ def _others(ask: Ask, limit: Limit, run: str, at: int) -> tuple[Amount, Amount, 
     return _amount(found[:5]), _amount(found[5:10]), found[10]
 
 
-def _use(ask: Ask, me: _Drawing, used: Amount, limits: Iterable[Limit]) -> _Drawing:
-    """Count what was used since, in the window in which it was reserved, on the accounts that have limits."""
+def _use(ask: Ask, me: _Drawing, used: Amount) -> _Drawing:
+    """Count what was used since, in the window in which it was reserved, for the user and for everyone: one of the two may have no limit
+    yet."""
     more = minus(used, me.used)
     if any(more):
-        for account in {limit.account for limit in limits}:
+        for account in accounts_of(me.user):
             ask(_SPEND, (account, me.hour, *more))
     return me._replace(used=used)
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from protocols.budget import SPOKEN, Amount, Limits
+from protocols.budget import SPOKEN, ZERO, Amount, Limits
 
 EVERYONE = "everyone"
 """The account of all users together."""
@@ -92,8 +92,9 @@ class Allowances(Protocol):
         """
         ...
 
-    def join(self, claim: Claim, used: Amount, at: int) -> None:
-        """Let a run draw from now on. What it ``used`` before was paid elsewhere; for one that draws already nothing changes."""
+    def join(self, claim: Claim, used: Amount, at: int, promised: Amount = ZERO) -> None:
+        """Let a run draw from now on. What it ``used`` was paid elsewhere, unless it draws already; what it uses besides counts. All that
+        it has ``promised`` and used stands as drawn from now on, whether it fits or not."""
         ...
 
     def settle(self, claim: Claim, used: Amount, drawn: Amount | None, at: int, *, ended: bool = False) -> bool:

@@ -31,13 +31,17 @@ def advance(row: RunRow | None, entries: Sequence[Entry], epoch: int | None) -> 
             f"run {run} is at epoch {row.epoch} and this writer holds {epoch}: another coordinator took it over and nothing was "
             f"written; stop this one"
         )
-    ended = row.ended
     for due, entry in enumerate(entries, row.seq + 1):
         if entry.seq != due:
             raise _never(f"run {run} holds {row.seq} entries and {due} is due, not {entry.seq}: read the run back and go on from it")
-        ended = _ENDS.get(entry.tag, ended)
     began = row.began if row.seq else entries[0].at
-    return row._replace(seq=row.seq + len(entries), began=began, last=entries[-1].at, ended=ended)
+    ended = ended_by(entries)
+    return row._replace(seq=row.seq + len(entries), began=began, last=entries[-1].at, ended=row.ended if ended is None else ended)
+
+
+def ended_by(entries: Sequence[Entry]) -> bool | None:
+    """Whether a run has ended after ``entries``; ``None`` when they leave that as it was."""
+    return next((_ENDS[entry.tag] for entry in reversed(entries) if entry.tag in _ENDS), None)
 
 
 def deletable(run: str, row: RunRow | None, epoch: int) -> None:

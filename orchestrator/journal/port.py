@@ -99,7 +99,7 @@ class Journal(Allowances, Protocol):
         ...
 
     def forget(self, run: str, epoch: int) -> int:
-        """Delete a run: its entries and what was left for it. Returns how many bytes its entries held. Its blobs stay until ``sweep``.
+        """Delete a run: its entries and what was left for it. Returns how many bytes its entries took. Its blobs stay until ``sweep``.
 
         Raises ``StaleEpoch`` when the run is not at ``epoch``: somebody took it up since.
         """

@@ -4,6 +4,7 @@ A run's row is locked while entries are appended to it, so that a claim and an a
 trips and one flush of the server's log; callers that append many entries at once share both.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,17 +16,22 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 from orchestrator.journal.accounting import ACCOUNTS, Accounting, Ask
-from orchestrator.journal.fence import advance, by_run, deletable
+from orchestrator.journal.fence import advance, by_run, deletable, ended_by
 from orchestrator.journal.keeping import KEPT, Keeping
+from orchestrator.journal.packing import packed, unpacked
 from orchestrator.journal.port import PUT_AGAIN, Entry, Post, RunRow
+from orchestrator.journal.reading import Reading
 from orchestrator.journal.references import digests
 from orchestrator.journal.shown import shown
 from protocols import codec
 from protocols.failures import BadInput, CallboardError, StorageError
 from protocols.messages import BlobRef
 
-LAYOUT = 1
-"""The layout of the tables, kept in one of them. A newer one is refused."""
+LAYOUT = 2
+"""The layout of the tables, kept in one of them. An older one is brought up to it, a newer one is refused.
+
+Layout 1 stored the bodies of all entries as they are; nothing else differs.
+"""
 
 LOCK_SECONDS = 10.0
 """How long a call waits for another process that holds the same run before it gives up."""
@@ -37,7 +43,6 @@ LARGEST = 1_000_000_000
 """Bytes that one entry or blob may have; PostgreSQL's own limit is a little above."""
 
 _KEY = 0x43616C6C626F6172  # the advisory lock under which tables are made
-_PAGE = 256  # entries fetched at a time
 _SCHEMA = (
     "CREATE TABLE callboard_journal (layout integer NOT NULL)",
     """CREATE TABLE runs (
@@ -57,9 +62,35 @@ _SESSION = (
     # what is acknowledged is on the disk, whatever this database's default; a stronger default stays
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
     f"SELECT set_config('lock_timeout', '{LOCK_SECONDS:.0f}s', false)",
+    # an append is planned once: planning takes longer than carrying it out
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', false)",
     # the locks of a process that is cut off in the middle of a transaction are let go
     "SELECT set_config('idle_in_transaction_session_timeout', '60s', false)",
 )
+# One statement: one round trip and one flush. Rows are locked in the order of their numbers, so that no two appends wait for each other.
+# Entries of a run that is not where it was said to be meet no row of ``moved``: then the null in place of its number undoes everything.
+_APPEND = """
+    WITH said AS (
+        SELECT (of_run ->> 0)::int AS place, of_run ->> 1 AS run, (of_run ->> 2)::bigint AS epoch, (of_run ->> 3)::bigint AS before,
+            (of_run ->> 4)::bigint AS seq, (of_run ->> 5)::bigint AS began, (of_run ->> 6)::bigint AS last, (of_run ->> 7)::boolean AS ended
+        FROM json_array_elements(%s::json) AS of_run
+    ), held AS MATERIALIZED (
+        SELECT number, run, epoch, seq FROM runs WHERE run IN (SELECT run FROM said) ORDER BY number FOR UPDATE OF runs
+    ), moved AS (
+        UPDATE runs SET seq = said.seq, began = CASE WHEN said.before = 0 THEN said.began ELSE runs.began END,
+            last = said.last, ended = coalesce(said.ended, runs.ended)
+        FROM held JOIN said USING (run)
+        WHERE runs.number = held.number AND held.epoch = said.epoch AND held.seq = said.before
+        RETURNING said.place, runs.number
+    ), referred AS (
+        INSERT INTO refs (digest, run) SELECT decode(reference ->> 1, 'hex'), number
+        FROM json_array_elements(%s::json) AS reference JOIN moved ON place = (reference ->> 0)::int ON CONFLICT DO NOTHING
+    )
+    INSERT INTO entries (run, seq, at, tag, body)
+    SELECT number, entry.seq, at, tag, body
+    FROM unnest(%b::int[], %b::bigint[], %b::bigint[], %b::text[], %b::bytea[]) AS entry (place, seq, at, tag, body)
+        LEFT JOIN moved USING (place)
+"""
 _TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
 # asked of the catalogue as a table: a look-up by name may miss what another process has just made
 _IS_OURS = f"{_TABLES} AND relname = 'callboard_journal'"
@@ -78,7 +109,7 @@ _NEXT = {  # the beginning of PostgreSQL's error code: (what to do, whether the 
 }
 
 
-class PostgresJournal(Accounting, Keeping):
+class PostgresJournal(Accounting, Keeping, Reading):
     """A ``Journal`` in the database at ``url``, whose tables are made when it is empty. A lost connection is made again by the next call.
 
     Usable from any thread, one call at a time for writing and one for reading; other processes may use the same database. The URL's
@@ -87,11 +118,11 @@ class PostgresJournal(Accounting, Keeping):
     """
 
     def __init__(self, url: str) -> None:
-        self._name = shown(url)
+        self.name = shown(url)
         try:
             given = conninfo_to_dict(url)
         except psycopg.Error:  # its text repeats parts of the URL
-            raise BadInput(f"{self._name} is no PostgreSQL URL; write postgresql://USER@HOST:PORT/DATABASE") from None
+            raise BadInput(f"{self.name} is no PostgreSQL URL; write postgresql://USER@HOST:PORT/DATABASE") from None
         defaults = {"application_name": "callboard", "connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
         self._settings: dict[str, Any] = {**defaults, "client_encoding": "utf8", **given}
         self._write_lock, self._read_lock = Lock(), Lock()
@@ -101,13 +132,13 @@ class PostgresJournal(Accounting, Keeping):
         with self._explained():
             self._writer = self._connect()
             try:
-                _prepare(self._writer, self._name)
+                _prepare(self._writer, self.name)
             except BaseException:
                 self._writer.close()
                 raise
 
     def __repr__(self) -> str:
-        return f"PostgresJournal({self._name!r})"
+        return f"PostgresJournal({self.name!r})"
 
     def claim(self, run: str, owner: str = "") -> int:
         """See ``Journal.claim``."""
@@ -130,7 +161,11 @@ class PostgresJournal(Accounting, Keeping):
             self._fits(entry.body)
         try:
             with self._writing() as db:
-                _append(db, said, epochs)
+                try:
+                    db.execute(_APPEND, _told(said, epochs), prepare=True)
+                except psycopg.errors.NotNullViolation:
+                    with db.transaction():
+                        _append(db, said, epochs)  # tells what is in the way
         except _Lost as lost:
             self._append_again(said, epochs, lost)
 
@@ -138,7 +173,7 @@ class PostgresJournal(Accounting, Keeping):
         until = time.monotonic() + AGAIN_SECONDS
         while True:
             try:
-                with self._writing() as db:
+                with self._changing() as db:
                     rows = _locked(db, said)  # waits until the earlier transaction is over, one way or the other
                     if not all(run in rows and _stored(db, rows[run][0], its[-1]) for run, its in said.items()):
                         _append(db, said, epochs)
@@ -148,24 +183,14 @@ class PostgresJournal(Accounting, Keeping):
                     raise lost from None
                 time.sleep(0.25)
 
-    def read(self, run: str, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
-        """See ``Journal.read``. It ends with the last entry that was there when iteration began."""
+    def _run(self, run: str) -> tuple[int, RunRow | None]:
         with self._reading() as db:
-            number, row = _find(db, run)
-        after = max(after, 0)
-        end = row.seq if row else 0
-        if limit is not None:
-            end = min(end, after + limit)
-        while after < end:
-            until = min(after + _PAGE, end)
-            with self._reading() as db:
-                asked = "SELECT seq, at, tag, body FROM entries WHERE run = %s AND seq > %s AND seq <= %s ORDER BY seq"
-                found = _all(db, asked, number, after, until)
-            if len(found) != until - after:
-                raise StorageError(f"{self._name}: run {run} lacks entries after {after}; was it pruned meanwhile? Else restore a copy")
-            for entry in found:
-                yield Entry(run, *entry)
-            after = until
+            return _find(db, run)
+
+    def _page(self, run: str, number: int, after: int, until: int) -> list[Entry]:
+        with self._reading() as db:
+            asked = "SELECT seq, at, tag, body FROM entries WHERE run = %s AND seq > %s AND seq <= %s ORDER BY seq"
+            return [self._entry(run, found) for found in _all(db, asked, number, after, until)]
 
     def pick(self, run: str, seqs: Sequence[int]) -> list[Entry]:
         """See ``Journal.pick``. Numbers that the run does not hold are left out."""
@@ -173,17 +198,12 @@ class PostgresJournal(Accounting, Keeping):
             number, row = _find(db, run)
             wanted = [seq for seq in set(seqs) if 0 < seq <= (row.seq if row else 0)]
             asked = "SELECT seq, at, tag, body FROM entries WHERE run = %s AND seq = ANY(%s) ORDER BY seq"
-            return [Entry(run, *entry) for entry in _all(db, asked, number, wanted)] if wanted else []
+            return [self._entry(run, entry) for entry in _all(db, asked, number, wanted)] if wanted else []
 
     def runs(self) -> list[RunRow]:
         """See ``Journal.runs``."""
         with self._reading() as db:
             return [RunRow(*row) for _, *row in _all(db, f"SELECT {_ROW} FROM runs ORDER BY number DESC")]
-
-    def row(self, run: str) -> RunRow | None:
-        """See ``Journal.row``."""
-        with self._reading() as db:
-            return _find(db, run)[1]
 
     def put_blob(self, data: bytes) -> BlobRef:
         """See ``Journal.put_blob``."""
@@ -199,16 +219,10 @@ class PostgresJournal(Accounting, Keeping):
                 )
         return BlobRef(digest=name, size=len(data))
 
-    def get_blob(self, digest: str) -> bytes:
-        """See ``Journal.get_blob``."""
+    def _data(self, digest: bytes) -> bytes | None:
         with self._reading() as db:
-            found = _all(db, "SELECT data FROM blobs WHERE encode(digest, 'hex') = %s", digest)
-        if not found:
-            raise StorageError(f"{self._name}: no blob {digest} is there; is this the journal that its run was written to?")
-        data: bytes = found[0][0]
-        if codec.digest(data) != digest:
-            raise StorageError(f"{self._name}: blob {digest} is damaged; restore a copy of the database")
-        return data
+            found = _all(db, "SELECT data FROM blobs WHERE digest = %s", digest)
+        return found[0][0] if found else None
 
     def post(self, run: str, body: bytes) -> None:
         """See ``Journal.post``."""
@@ -228,7 +242,7 @@ class PostgresJournal(Accounting, Keeping):
 
     def forget(self, run: str, epoch: int) -> int:
         """See ``Journal.forget``."""
-        with self._writing() as db:
+        with self._changing() as db:
             number, row = _locked(db, [run]).get(run, (0, None))
             deletable(run, row, epoch)
             size: int = _one(db, "SELECT coalesce(sum(length(body)), 0)::bigint FROM entries WHERE run = %s", number)[0]
@@ -257,9 +271,16 @@ class PostgresJournal(Accounting, Keeping):
                 if db is not None:
                     db.close()
 
+    def _entry(self, run: str, found: tuple[Any, ...]) -> Entry:
+        seq, at, tag, body = found
+        try:
+            return Entry(run, seq, at, tag, unpacked(body))
+        except ValueError as error:
+            raise StorageError(f"{self.name}: entry {seq} of {run} is damaged ({error}); restore a copy of the database") from None
+
     def _fits(self, data: bytes) -> None:
         if len(data) > LARGEST:
-            refusal = StorageError(f"{self._name}: {len(data):,} bytes are above the limit of 1 GB for an entry or blob; store it in parts")
+            refusal = StorageError(f"{self.name}: {len(data):,} bytes are above the limit of 1 GB for an entry or blob; store it in parts")
             refusal.retryable = False
             raise refusal
 
@@ -273,20 +294,25 @@ class PostgresJournal(Accounting, Keeping):
 
     @contextmanager
     def _writing(self) -> "Iterator[psycopg.Connection[Any]]":
-        """One transaction: all of it is durable when the block ends, or none of it is there."""
+        """The connection for writing: each statement is a transaction of its own."""
         with self._write_lock, self._explained():
             if self._writer is None or self._writer.closed:
                 self._writer = self._connect()
             db = self._writer
             try:
-                with db.transaction():
-                    yield db
+                yield db
             finally:
                 _drop(db)
 
     @contextmanager
+    def _changing(self) -> "Iterator[psycopg.Connection[Any]]":
+        """One transaction: all of it is durable when the block ends, or none of it is there."""
+        with self._writing() as db, db.transaction():
+            yield db
+
+    @contextmanager
     def _accounting(self) -> Iterator[Ask]:
-        with self._writing() as db:
+        with self._changing() as db:
             db.execute("LOCK TABLE draws IN EXCLUSIVE MODE")
             yield lambda asked, values: _answer(db.execute(asked.replace("?", "%s"), values, binary=True))
 
@@ -311,13 +337,13 @@ class PostgresJournal(Accounting, Keeping):
             said = str(error).strip().splitlines() or [type(error).__name__]
             code = error.sqlstate or ("22" if isinstance(error, psycopg.DataError) else "")
             if not self._open:
-                raise StorageError(f"{self._name}: {said[0]}; open the journal again") from error
+                raise StorageError(f"{self.name}: {said[0]}; open the journal again") from error
             if code.startswith(("08", "57P")) or (not code and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)):
                 step = "check that the server runs and is reached with this address, user and password, then try again"
-                raise _Lost(f"{self._name}: {said[-1].strip()}; {step}") from error
+                raise _Lost(f"{self.name}: {said[-1].strip()}; {step}") from error
             known = next((_NEXT[key] for key in (code, code[:2]) if key in _NEXT), None)
             step, passing = known or ("open the journal again and read back what it holds", False)
-            refusal = StorageError(f"{self._name}: {said[0]}; {step}")
+            refusal = StorageError(f"{self.name}: {said[0]}; {step}")
             refusal.retryable = passing
             raise refusal from error
 
@@ -348,7 +374,9 @@ def _prepare(db: "psycopg.Connection[Any]", name: str) -> None:
                 for statement in _SCHEMA:
                     db.execute(statement)
         layout = _one(db, "SELECT max(layout) FROM callboard_journal")[0]
-    if layout != LAYOUT:
+        if layout < LAYOUT:
+            db.execute("UPDATE callboard_journal SET layout = %s WHERE layout < %s", (LAYOUT, LAYOUT))
+    if layout > LAYOUT:
         raise BadInput(
             f"{name} was written by a newer callboard (journal layout {layout}, this one knows {LAYOUT}); upgrade callboard, or use "
             f"another database with --store"
@@ -357,23 +385,22 @@ def _prepare(db: "psycopg.Connection[Any]", name: str) -> None:
 
 def _append(db: "psycopg.Connection[Any]", said: Mapping[str, Sequence[Entry]], epochs: Mapping[str, int]) -> None:
     rows = _locked(db, said)
-    found = []
     for run, its in said.items():
-        number, row = rows.get(run, (0, None))
-        found.append((number, advance(row, its, epochs.get(run)), its))
-    with db.cursor() as cursor:
-        with cursor.copy("COPY entries (run, seq, at, tag, body) FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(("int8", "int8", "int8", "text", "bytea"))
-            for number, _, its in found:
-                for _, *rest in its:
-                    copy.write_row((number, *rest))
-        named = {(digest, number) for number, _, its in found for entry in its for digest in digests(entry.body)}
-        if named:
-            cursor.executemany("INSERT INTO refs (digest, run) VALUES (%s, %s) ON CONFLICT DO NOTHING", sorted(named))
-        cursor.executemany(
-            "UPDATE runs SET seq = %s, began = %s, last = %s, ended = %s WHERE number = %s",
-            [(row.seq, row.began, row.last, row.ended, number) for number, row, _ in found],
-        )
+        advance(rows.get(run, (0, None))[1], its, epochs.get(run))
+    db.execute(_APPEND, _told(said, epochs))
+
+
+def _told(said: Mapping[str, Sequence[Entry]], epochs: Mapping[str, int]) -> tuple[object, ...]:
+    """What ``_APPEND`` asks for: the runs, what they refer to, and the entries, column by column, whose runs go by their place."""
+    runs, named, rows = [], set[tuple[int, str]](), []
+    for place, (run, its) in enumerate(said.items()):
+        first, last = its[0], its[-1]
+        in_order = [entry.seq for entry in its] == list(range(first.seq, first.seq + len(its)))
+        epoch = epochs.get(run) if in_order else None
+        runs.append([place, run, epoch, first.seq - 1, last.seq, first.at, last.at, ended_by(its)])
+        named |= {(place, digest.hex()) for entry in its for digest in digests(entry.body)}
+        rows += [(place, seq, at, tag, packed(body)) for _, seq, at, tag, body in its]
+    return json.dumps(runs), json.dumps(sorted(named)), *map(list, zip(*rows, strict=True))
 
 
 def _locked(db: "psycopg.Connection[Any]", runs: Any) -> dict[str, tuple[int, RunRow]]:
@@ -384,7 +411,7 @@ def _locked(db: "psycopg.Connection[Any]", runs: Any) -> dict[str, tuple[int, Ru
 
 def _stored(db: "psycopg.Connection[Any]", number: int, entry: Entry) -> bool:
     found = _all(db, "SELECT at, tag, body FROM entries WHERE run = %s AND seq = %s", number, entry.seq)
-    return [tuple(one) for one in found] == [(entry.at, entry.tag, entry.body)]
+    return [(at, tag, unpacked(body)) for at, tag, body in found] == [(entry.at, entry.tag, entry.body)]
 
 
 def _find(db: "psycopg.Connection[Any]", run: str) -> tuple[int, RunRow | None]:

@@ -17,13 +17,15 @@ from typing import Any
 from orchestrator.journal.accounting import ACCOUNTS, Accounting, Ask
 from orchestrator.journal.fence import advance, by_run, deletable
 from orchestrator.journal.keeping import KEPT, Keeping
+from orchestrator.journal.packing import packed, unpacked
 from orchestrator.journal.port import PUT_AGAIN, Entry, Post, RunRow
+from orchestrator.journal.reading import Reading
 from orchestrator.journal.references import MARK, digests
 from protocols import codec
 from protocols.failures import BadInput, StorageError
 from protocols.messages import BlobRef
 
-VERSION = 2
+VERSION = 3
 """The layout of the file, kept in its ``user_version``. An older file is brought up to it, a newer one is refused."""
 
 BUSY_SECONDS = 10.0
@@ -39,7 +41,8 @@ _SCHEMA = (
         number INTEGER PRIMARY KEY, run TEXT NOT NULL UNIQUE, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
         began INTEGER NOT NULL, last INTEGER NOT NULL, ended INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT '', sum INTEGER NOT NULL)""",
     # id = run number << 32 | seq: the run's name is stored once, and one tree holds a run's entries side by side, in order
-    # sum = a checksum of everything else: SQLite has one for its log, and none for what it moves from there into the file
+    # body = as ``packing`` makes it; sum = a checksum of everything else: SQLite has one for its log, and none for what it moves from there
+    # into the file
     "CREATE TABLE entries (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, tag TEXT NOT NULL, body BLOB NOT NULL, sum INTEGER NOT NULL)",
     # put = when it was last stored (milliseconds), to within ``PUT_AGAIN``
     "CREATE TABLE blobs (number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, data BLOB NOT NULL, put INTEGER NOT NULL DEFAULT 0)",
@@ -49,8 +52,8 @@ _SCHEMA = (
 _ROW = "number, run, epoch, seq, began, last, ended, owner, sum"
 _OPENING = Lock()  # see _create
 _UNSUMMED = -1  # stands for the checksum of what layout 1 stored
+_LOGGED = 1000  # pages in the log, above which they are moved to the file
 _HEADER = 100  # bytes of a file that SQLite needs to know it as its own
-_PAGE = 256  # entries fetched at a time: bounds memory, and no read holds back the log's recycling while its caller thinks
 _NEXT = {  # SQLite's primary error: (what to do, whether the same call may work then)
     "FULL": ("free some space on that disk, then try again", True),
     "IOERR": ("check that disk's space, limits and health, then try again", True),
@@ -63,7 +66,7 @@ _NEXT = {  # SQLite's primary error: (what to do, whether the same call may work
 }
 
 
-class SqliteJournal(Accounting, Keeping):
+class SqliteJournal(Accounting, Keeping, Reading):
     """A ``Journal`` in the file at ``path``, which is created (readable by its owner only) when it is missing.
 
     Usable from any thread, one call at a time for writing and one for reading; other processes may open the same file.
@@ -71,7 +74,7 @@ class SqliteJournal(Accounting, Keeping):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.name = path, str(path)
         self._write_lock, self._read_lock = Lock(), Lock()
         with _OPENING, self._explained():
             _create(path)
@@ -97,32 +100,25 @@ class SqliteJournal(Accounting, Keeping):
         said = by_run(entries)
         if not said:
             return
+        # before others are kept waiting
+        kept = {run: [(entry.seq, entry.at, entry.tag, packed(entry.body)) for entry in its] for run, its in said.items()}
         with self._writing() as db:
             for run, its in said.items():
                 number, row = _find(db, run)
                 row = advance(row, its, epochs.get(run))
                 base = number << 32
-                rows = [(base | seq, at, tag, body, _sum(base | seq, at, tag, body)) for _, seq, at, tag, body in its]
+                rows = [(base | seq, at, tag, body, _sum(base | seq, at, tag, body)) for seq, at, tag, body in kept[run]]
                 db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", rows)
                 _refer(db, number, (entry.body for entry in its))
                 _keep(db, number, row)
 
-    def read(self, run: str, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
-        """See ``Journal.read``. It ends with the last entry that was there when iteration began."""
+    def _run(self, run: str) -> tuple[int, RunRow | None]:
         with self._reading() as db:
-            number, row = _find(db, run)
-        after = max(after, 0)
-        end = row.seq if row else 0
-        if limit is not None:
-            end = min(end, after + limit)
-        while after < end:
-            until = min(after + _PAGE, end)
-            with self._reading() as db:
-                found = _fetch(db, run, number, after, until)
-            if [entry.seq for entry in found] != list(range(after + 1, until + 1)):
-                raise StorageError(f"{self.path}: run {run} lacks entries after {after}; was it pruned meanwhile? Else restore a copy")
-            yield from found
-            after = until
+            return _find(db, run)
+
+    def _page(self, run: str, number: int, after: int, until: int) -> list[Entry]:
+        with self._reading() as db:
+            return _fetch(db, run, number, after, until)
 
     def pick(self, run: str, seqs: Sequence[int]) -> list[Entry]:
         """See ``Journal.pick``. Numbers that the run does not hold are left out."""
@@ -137,34 +133,23 @@ class SqliteJournal(Accounting, Keeping):
         with self._reading() as db:
             return [_row(found) for found in db.execute(f"SELECT {_ROW} FROM runs ORDER BY number DESC")]
 
-    def row(self, run: str) -> RunRow | None:
-        """See ``Journal.row``."""
-        with self._reading() as db:
-            return _find(db, run)[1]
-
     def put_blob(self, data: bytes) -> BlobRef:
         """See ``Journal.put_blob``."""
         name, now = codec.digest(data), time.time_ns() // 1_000_000
         with self._reading() as db:
-            known = db.execute("SELECT put FROM blobs WHERE digest = ?", (_key(name),)).fetchone()
+            known = db.execute("SELECT put FROM blobs WHERE digest = ?", (bytes.fromhex(name),)).fetchone()
         if known is None or known[0] < now - PUT_AGAIN:
             with self._writing() as db:
                 db.execute(
                     "INSERT INTO blobs (digest, data, put) VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET put = excluded.put",
-                    (_key(name), data, now),
+                    (bytes.fromhex(name), data, now),
                 )
         return BlobRef(digest=name, size=len(data))
 
-    def get_blob(self, digest: str) -> bytes:
-        """See ``Journal.get_blob``."""
+    def _data(self, digest: bytes) -> bytes | None:
         with self._reading() as db:
-            found = db.execute("SELECT data FROM blobs WHERE digest = ?", (_key(digest),)).fetchone()
-        if found is None:
-            raise StorageError(f"{self.path}: no blob {digest} is there; is this the journal that its run was written to?")
-        data: bytes = found[0]
-        if codec.digest(data) != digest:
-            raise StorageError(f"{self.path}: blob {digest} is damaged; restore a copy of the file")
-        return data
+            found = db.execute("SELECT data FROM blobs WHERE digest = ?", (digest,)).fetchone()
+        return found[0] if found else None
 
     def post(self, run: str, body: bytes) -> None:
         """See ``Journal.post``."""
@@ -215,6 +200,7 @@ class SqliteJournal(Accounting, Keeping):
         # no implicit transactions; the locks of this class are what keeps two threads off one connection
         db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LOGGED}")
         db.execute("PRAGMA cell_size_check = ON")  # pages that are damaged are told apart when they are read
         db.execute("PRAGMA fullfsync = ON")  # macOS: a plain flush there stops at the drive's cache
         return db
@@ -236,6 +222,7 @@ class SqliteJournal(Accounting, Keeping):
                     db.execute(statement)
             elif version == 1:
                 _upgrade(db)
+            # what layout 2 stored is read as it is: its bodies were never compressed
             for statement in (*ACCOUNTS, *KEPT):
                 db.execute(statement)
             if version < VERSION:
@@ -253,9 +240,11 @@ class SqliteJournal(Accounting, Keeping):
             try:
                 yield db
                 db.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if db.in_transaction:  # SQLite rolls back by itself after some errors
                     db.execute("ROLLBACK")
+                if getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_FSYNC":
+                    _void(db)
                 raise
 
     @contextmanager
@@ -297,12 +286,17 @@ def _create(path: Path) -> None:
                 raise _damaged("the file") from None
 
 
-def _key(digest: str) -> bytes:
-    """The digest as it is stored; what is no digest finds nothing."""
-    try:
-        return bytes.fromhex(digest)
-    except ValueError:
-        return b""
+def _void(db: sqlite3.Connection) -> None:
+    """Write over a transaction that stands whole in the log because only its flush failed: the next process would take it for good."""
+    with suppress(sqlite3.Error):
+        db.execute("PRAGMA wal_autocheckpoint = 0")  # nothing moves on from a log that was not flushed
+        db.execute("PRAGMA synchronous = OFF")
+        try:
+            version: int = db.execute("PRAGMA user_version").fetchone()[0]
+            db.execute(f"PRAGMA user_version = {version}")  # changes nothing, and is a transaction
+        finally:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOGGED}")
 
 
 def _upgrade(db: sqlite3.Connection) -> None:
@@ -380,5 +374,8 @@ def _fetch(db: sqlite3.Connection, run: str, number: int, after: int, until: int
         whole = type(at) is int and type(tag) is str and type(body) is bytes
         if not whole or kept not in (_UNSUMMED, _sum(key, at, tag, body)):
             raise _damaged(f"entry {key - base} of {run}")
-        found.append(Entry(run, key - base, at, tag, body))
+        try:
+            found.append(Entry(run, key - base, at, tag, unpacked(body)))
+        except ValueError:
+            raise _damaged(f"entry {key - base} of {run}") from None
     return found

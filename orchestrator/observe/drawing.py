@@ -192,6 +192,8 @@ def _step(step: Step) -> Text:
         _used(line, step.usage, calls=False)
         if said.cut is not None:
             line.append(f" · {_cut(said.cut)}", "yellow")
+        line.append(" · one of two at once" if said.hedged else "", "cyan")
+        line.append(f" · room for {said.shortened.tokens:,} output tokens only" if said.shortened else "", "yellow")
         if said.reply and said.reply.labels:
             line.append(f" → {brief(', '.join(said.reply.labels), 60)}", "cyan")
         elif said.reply and said.reply.tool_calls:

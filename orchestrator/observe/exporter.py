@@ -1,6 +1,7 @@
 """The exporter: hands what a coordinator's meter counts to Ray's metrics, which the agent of each node shows to Prometheus."""
 
 import asyncio
+import time
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -30,7 +31,8 @@ class _Exporter:
         self._instruments: dict[Metric, Any] = {}
         self._shown: Levels = {}
         self._coordinator = coordinator
-        self._meter = coordinator.meter = Meter(urgent=self._publish_soon)
+        self._meter = Meter(urgent=self._publish_soon)
+        coordinator.count(self._meter)
         self._broken = False
 
     async def run(self) -> None:
@@ -43,8 +45,8 @@ class _Exporter:
 
     def _publish(self) -> None:
         try:
-            self._publish_counts()
             self._publish_levels()
+            self._publish_counts()
         except Exception:
             if not self._broken:
                 self._broken = True
@@ -66,7 +68,7 @@ class _Exporter:
                     self._instrument(metric).observe(middle, tags)
 
     def _publish_levels(self) -> None:
-        levels = self._meter.levels(self._coordinator.states())
+        levels = self._meter.levels(self._coordinator.states(), self._coordinator.turnstile.throttles, time.monotonic())
         for (metric, labels), value in (dict.fromkeys(self._shown, 0) | levels).items():
             self._instrument(metric).set(value, _tags(metric, labels))
         self._shown = levels

@@ -5,17 +5,11 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from protocols.budget import MICROS_PER_UNIT, Usage
+from protocols.budget import Usage
+from protocols.budget import money as money
 
 # escape sequences, then C0 and C1 controls except tab and newline: what models and tools say must not steer the terminal
 _CONTROLS = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def money(micros: int) -> str:
-    """Millionths of a currency unit, exactly, with at least two decimals: ``1_234`` is ``$0.001234``."""
-    whole, rest = divmod(micros, MICROS_PER_UNIT)
-    decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
-    return f"${whole:,}.{decimals}"
 
 
 def duration(milliseconds: int) -> str:

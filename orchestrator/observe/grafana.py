@@ -48,6 +48,11 @@ def now(metric: Metric, *by: str) -> Query:
     return Query(_sum(_selected(metric), by), by)
 
 
+def highest(metric: Metric, *by: str) -> Query:
+    """Where a gauge stands at the coordinator where it is highest."""
+    return Query(f"max by ({', '.join(by)}) ({_selected(metric)})", by)
+
+
 def rate(metric: Metric, *by: str) -> Query:
     """How much a counter grows in a second."""
     return Query(_rate(metric, by), by)
@@ -86,6 +91,11 @@ PANELS = (
     Panel("Model calls, average", "By role and model.", "s", average(metrics.MODEL_SECONDS, metrics.MODEL_CALLS, "role", "model")),
     Panel("Model calls, 95 %", "What 95 of 100 model calls stay below.", "s", most(metrics.MODEL_DURATION, "role", "model")),
     Panel("Model calls", "A second, by model and outcome.", "ops", rate(metrics.MODEL_CALLS, "model", "outcome"), True),
+    Panel("Calls allowed", "At once, by model: as declared, or as far as it is known.", "short", now(metrics.WINDOW, "model")),
+    Panel("Calls under way", "By model, of those that have a turn.", "short", now(metrics.UNDER_WAY, "model"), True),
+    Panel("Calls waiting", "For a turn, by model: its provider is what slows the work down.", "short", now(metrics.WAITING, "model"), True),
+    Panel("Refusals", "A second, by model: its provider had no room.", "ops", rate(metrics.REFUSALS, "model"), True),
+    Panel("Circuits", "By model: 0 asked as usual, 1 by one call that probes, 2 not at all.", "short", highest(metrics.CIRCUIT, "model")),
     Panel("Tools, average", "By tool.", "s", average(metrics.TOOL_SECONDS, metrics.TOOL_CALLS, "tool")),
     Panel("Tools, 95 %", "What 95 of 100 calls of a tool stay below.", "s", most(metrics.TOOL_DURATION, "tool")),
     Panel("Tool calls", "A second, by tool and outcome.", "ops", rate(metrics.TOOL_CALLS, "tool", "outcome"), True),

@@ -49,21 +49,21 @@ _ONE_TOOL_CALL: _Counts = (0, 0, 0, 0, 1, 0)
 
 class _Task:
     __slots__ = (
-        "attempt", "attempts", "before", "began", "counts", "dispatched", "ended", "entry", "failure", "fallen", "host", "lost", "merge",
-        "parent", "planned", "role", "spent", "state", "taken",
+        "attempt", "attempts", "before", "began", "counts", "dispatched", "ended", "entry", "failure", "fallen", "gave_up", "host", "lost",
+        "merge", "parent", "planned", "role", "shortened", "spent", "state", "taken",
     )  # fmt: skip
 
     def __init__(self, role: str, parent: str | None, merge: bool) -> None:
         self.role, self.parent, self.merge = role, parent, merge
         self.state = State.WAITING
         self.planned = parent is None and not merge and role != PLANNER
-        self.attempt = self.attempts = self.before = self.lost = self.entry = 0
+        self.attempt = self.attempts = self.before = self.lost = self.entry = self.shortened = 0
         self.fallen: tuple[FellBack, ...] = ()
         self.began = self.ended = self.dispatched = self.spent = 0
         self.counts = _NO_COUNTS
         self.host: str | None = None
         self.failure: Failure | None = None
-        self.taken = False
+        self.taken = self.gave_up = False
 
     @property
     def waits_for_output(self) -> bool:
@@ -72,12 +72,12 @@ class _Task:
 
 
 class _Tally:
-    __slots__ = ("counts", "cut", "spent", "states")
+    __slots__ = ("counts", "cut", "shortened", "spent", "states")
 
     def __init__(self) -> None:
         self.states = dict.fromkeys(State, 0)
         self.counts = _NO_COUNTS
-        self.spent = self.cut = 0
+        self.spent = self.cut = self.shortened = 0
 
 
 class History:
@@ -97,7 +97,7 @@ class History:
         self._goal = ""
         self._end: RunEnded | None = None
         self._end_entry = 0
-        self._stopping = self._paused = False
+        self._stopping = self._paused = self._forking = False
         self._taken_early: set[str] = set()
         self._reviews: dict[str, int] = {}  # the steps of the tasks in review
         self._planned = self._planned_done = self._planned_failed = 0
@@ -231,8 +231,10 @@ class History:
 
     def _taken_over(self, said: RunResumed, at: int, seq: int) -> None:
         self._end, self._ended = None, None
-        self._resumed += said.epoch > 1
-        self._began = at if said.returned else self._began
+        self._resumed += said.epoch > 1 and not self._forking  # that is when a fork first begins
+        self._forking = said.returned
+        if said.returned:
+            self._began, self._resumed = at, 0
         kept = dict(said.kept)
         for name, task in self._tasks.items():
             if task.state is State.RUNNING and kept.get(name) != task.attempt:
@@ -270,6 +272,7 @@ class History:
                 continue
             task.attempt, task.host, task.dispatched, task.failure = item.attempt, item.host, at, None
             task.attempts += 1
+            task.gave_up = False
             task.began = task.began or at
             self._move(task, State.RUNNING)
 
@@ -279,6 +282,10 @@ class History:
         self._use(said.task, used)
         if said.cut is not None and said.cut.how != "summary" and said.task in self._tasks:
             self._tally(self._tasks[said.task].role).cut += 1
+        if said.shortened and said.task in self._tasks:
+            task = self._tasks[said.task]
+            task.shortened += 1
+            self._tally(task.role).shortened += 1
 
     def _tool_called(self, said: ToolCalled, at: int, seq: int) -> None:
         if said.ran:
@@ -286,14 +293,18 @@ class History:
 
     def _review_asked(self, said: ReviewAsked, at: int, seq: int) -> None:
         task = self._tasks.get(said.task)
-        state = State.WAITING if said.kind is ReviewKind.FALLBACK else State.RUNNING
-        if task is not None and task.state is state and said.attempt == task.attempt and not self._stopping:
+        if task is None or said.attempt != task.attempt or self._stopping:
+            return
+        fallen = said.kind is ReviewKind.FALLBACK
+        if task.state is State.WAITING or (not fallen and (task.state is State.RUNNING or task.gave_up)):
             self._reviews[said.task] = said.step
+            task.failure = None
             self._move(task, State.IN_REVIEW)
 
     def _review_decided(self, said: ReviewDecided, at: int, seq: int) -> None:
         task = self._tasks.get(said.task)
         waits = task is not None and task.state is State.IN_REVIEW and self._reviews.get(said.task) == said.step
+        waits = waits and task is not None and said.attempt in (0, task.attempt)
         if task is not None and waits and not task.waits_for_output and said.decision is not Decision.FAIL:  # else its end follows
             self._move(task, State.WAITING)
 
@@ -309,14 +320,16 @@ class History:
             return
         self._work(task, said.ended - said.began if said.ended and said.began else at - task.dispatched)
         self._close(task, at, seq, said.failure)
+        task.gave_up = said.failure is not None
         # it is tried again, as the reducer decides; until then it has not failed
         if said.failure and said.failure.retryable and said.attempt - task.before < self._attempts(task.role) and not self._stopping:
             self._move(task, State.WAITING)
 
     def _task_closed(self, said: TaskClosed, at: int, seq: int) -> None:
         task = self._tasks.get(said.task)
-        if task is not None and task.state in (State.WAITING, State.RUNNING, State.IN_REVIEW):
+        if task is not None and (task.state in (State.WAITING, State.RUNNING, State.IN_REVIEW) or task.gave_up):
             self._close(task, at, seq, said.failure)
+            task.gave_up = False
 
     def _fell_back(self, said: FellBack, at: int, seq: int) -> None:
         task = self._tasks.get(said.task)
@@ -407,6 +420,7 @@ def _role(tally: _Tally) -> RoleSummary:
         seconds=tally.spent / 1000,
         usage=_usage(tally.counts),
         cut=tally.cut,
+        shortened=tally.shortened,
     )
 
 
@@ -427,4 +441,5 @@ def _summary(task: str, found: _Task) -> TaskSummary:
         failure=found.failure,
         entry=found.entry,
         fallbacks=found.fallen,
+        shortened=found.shortened,
     )

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from orchestrator.host import Agent
+from orchestrator.agent import Agent
 from orchestrator.link import now
 from orchestrator.observe.logs import get_logger
 

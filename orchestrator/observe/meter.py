@@ -4,6 +4,7 @@ A message is heard before the reducer folds it and counts once it is durable. Re
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,12 +12,12 @@ from orchestrator.ledger import RUN
 from orchestrator.observe import metrics
 from orchestrator.observe.logs import get_logger
 from orchestrator.observe.metrics import Kind, Metric
-from orchestrator.reducer.attempts import is_tried_again
-from orchestrator.reducer.fallback import fallback
+from orchestrator.reducer.attempts import is_tried_again, what_follows
 from orchestrator.reducer.state import Phase, RunState
+from orchestrator.throttle import Throttle
 from protocols import messages as m
 from protocols.budget import COUNTED
-from protocols.failures import Verdict
+from protocols.failures import Failure
 
 Labels = tuple[str, ...]
 Increment = tuple[Metric, Labels, float]
@@ -52,6 +53,7 @@ class Meter:
         self._heard: dict[Fact, int] = {}
         self._counted: Counts = {}
         self._values: dict[str, set[str]] = {}
+        self._refusals: Counter[str] = Counter()
         self._broken = False
 
     def hear(self, state: RunState, message: m.Message) -> None:
@@ -96,14 +98,26 @@ class Meter:
         counted, self._counted = self._counted, {}
         return counted
 
-    def levels(self, states: Iterable[RunState]) -> Levels:
-        """The gauges, over these runs together."""
+    def levels(self, states: Iterable[RunState], throttles: Iterable[Throttle] = (), now: float = 0.0) -> Levels:
+        """The gauges, over these runs and throttles together, whose clock says ``now``. What providers refused is counted on the way."""
         found: Levels = {(metrics.RUNS_AT_WORK, ()): 0}
         for state in states:
             for metric, labels, value in _levels(state):
                 key = (metric, self._bounded(metric, labels))
                 found[key] = found.get(key, 0) + value
+        for throttle in throttles:
+            for metric, value in _calls(throttle, now):
+                key = (metric, self._bounded(metric, (throttle.model,)))
+                found[key] = max(found.get(key, 0), value) if metric is metrics.CIRCUIT else found.get(key, 0) + value
+            self._count_refusals(throttle)
         return found
+
+    def _count_refusals(self, throttle: Throttle) -> None:
+        """They are not journalled as such, so they count as soon as they are seen."""
+        more = throttle.refusals - self._refusals[throttle.model]
+        if more:
+            self._refusals[throttle.model] += more
+            self._add(metrics.REFUSALS, (throttle.model,), more, 1)
 
     def _bounded(self, metric: Metric, labels: Labels) -> Labels:
         return tuple(self._value(name, value) if name in _OPEN_ENDED else value for name, value in zip(metric.labels, labels, strict=True))
@@ -131,16 +145,16 @@ def _task_ended(state: RunState, body: m.TaskEnded) -> Fact | None:
     if me.phase is Phase.IN_REVIEW:  # counted when it was asked, which is not always followed by a word of its end
         return _duration_increments, me.task.role, body.ended - body.began
     failure = body.failure
-    verdict = None if failure is None else failure.verdict
-    last = me.at_work and not (failure is not None and (is_tried_again(state, me, body) or fallback(state, me, failure)))
-    return _attempt_increments, me.task.role, verdict, last, body.ended - body.began
+    goes_on = failure is not None and (is_tried_again(state, me, body) or what_follows(state, me, failure))
+    last = me.at_work and not goes_on
+    return _attempt_increments, me.task.role, failure, last, body.ended - body.began
 
 
-def _attempt_increments(role: str, verdict: Verdict | None, last: bool, milliseconds: int) -> Iterator[Increment]:
-    yield metrics.ATTEMPTS, (role, _outcome(verdict)), 1
+def _attempt_increments(role: str, failure: Failure | None, last: bool, milliseconds: int) -> Iterator[Increment]:
+    yield metrics.ATTEMPTS, (role, _outcome(failure)), 1
     yield from _duration_increments(role, milliseconds)
     if last:
-        yield from _task_increments(role, verdict)
+        yield from _task_increments(role, failure)
 
 
 def _duration_increments(role: str, milliseconds: int) -> Iterator[Increment]:
@@ -161,7 +175,7 @@ def _review_increments(role: str) -> Iterator[Increment]:
 
 def _task_closed(state: RunState, body: m.TaskClosed) -> Fact | None:
     me = state.tasks[body.task]
-    return (_task_increments, me.task.role, body.failure.verdict) if me.open else None
+    return (_task_increments, me.task.role, body.failure) if me.open else None
 
 
 def _fell_back(state: RunState, body: m.FellBack) -> Fact:
@@ -172,10 +186,10 @@ def _fallback_increments(role: str, verdict: str) -> Iterator[Increment]:
     yield metrics.FALLBACKS, (role, verdict), 1
 
 
-def _task_increments(role: str, verdict: Verdict | None) -> Iterator[Increment]:
-    yield metrics.TASKS, (role, _outcome(verdict)), 1
-    if verdict is not None:
-        yield metrics.VERDICTS, (role, verdict.value), 1
+def _task_increments(role: str, failure: Failure | None) -> Iterator[Increment]:
+    yield metrics.TASKS, (role, _outcome(failure)), 1
+    if failure is not None:
+        yield metrics.VERDICTS, (role, failure.verdict.value, failure.severity.value, "true" if failure.retryable else "false"), 1
 
 
 def _lost(state: RunState, body: m.AttemptsLost) -> Fact:
@@ -256,6 +270,13 @@ _FACTS: dict[type[m.Message], Callable[[RunState, Any], Fact | None]] = {
     m.ModelCalled: _model_called,
     m.ToolCalled: _tool_called,
 }
+
+
+def _calls(throttle: Throttle, now: float) -> Iterator[tuple[Metric, float]]:
+    yield metrics.WINDOW, throttle.window
+    yield metrics.UNDER_WAY, throttle.out
+    yield metrics.WAITING, throttle.wanted
+    yield metrics.CIRCUIT, throttle.circuit(now)
 
 
 def _levels(state: RunState) -> Iterator[Increment]:

@@ -59,7 +59,7 @@ ATTEMPTS = _counter(
     "role",
     "outcome",
 )
-VERDICTS = _counter("verdicts", "tasks that failed, by why", "role", "verdict")
+VERDICTS = _counter("verdicts", "tasks that failed, by why, and whether trying again may help", "role", "verdict", "severity", "retryable")
 FALLBACKS = _counter("fallbacks", "tasks that went to the fallback of a role that failed, by why", "role", "verdict")
 TASK_SECONDS = _counter("task_seconds", "time at work, of attempts that were done or failed", "role")
 TASK_DURATION = _durations("task_duration_seconds", "how long each of these attempts took", "role")
@@ -72,6 +72,12 @@ TOOL_CALLS = _counter("tool_calls", "tool calls: done, failed, cached, or refuse
 TOOL_SECONDS = _counter("tool_seconds", "time in tools", "role", "tool")
 TOOL_DURATION = _durations("tool_duration_seconds", "how long each call of a tool took", "role", "tool")
 BUDGET_LEFT = _gauge("budget_left", "what runs at work may still use of a limit of theirs: neither used nor reserved", "dimension")
+
+WINDOW = _gauge("calls_allowed", "calls of a model that may be under way at once: as declared, or as far as it is known by now", "model")
+UNDER_WAY = _gauge("calls_under_way", "calls of a model that have a turn", "model")
+WAITING = _gauge("calls_waiting", "calls of a model that wait for a turn, or nearly as many: at least half of them", "model")
+CIRCUIT = _gauge("circuit", "whether a model's provider is asked: 0 as usual, 1 by one call that probes, 2 not at all", "model")
+REFUSALS = _counter("refusals", "calls for which a model's provider had no room: 429, 503 or overloaded", "model")
 
 METRICS = (
     RUNS_AT_WORK,
@@ -94,6 +100,11 @@ METRICS = (
     TOOL_SECONDS,
     TOOL_DURATION,
     BUDGET_LEFT,
+    WINDOW,
+    UNDER_WAY,
+    WAITING,
+    CIRCUIT,
+    REFUSALS,
 )
 """Every metric. Ray rebuilds a histogram from the middles of its buckets: right for quantiles, wrong for sums. So each has a counter
 of seconds beside it, and averages are seconds by calls."""

@@ -87,6 +87,7 @@ class _Maker:
             "callboard.state": task.state.value,
             "callboard.attempts": task.attempts,
             **({"callboard.merge": True} if task.merge else {}),
+            **({"callboard.entry": task.entry} if task.entry else {}),
             **_used(task.usage),
         }
         above = ("task", task.parent) if task.parent else ()
@@ -158,7 +159,13 @@ class _Maker:
         kind: str = "internal",
     ) -> Span:
         if failure:
-            attributes = {**attributes, "error.type": failure.verdict.value}
+            attributes = {
+                **attributes,
+                "error.type": failure.verdict.value,
+                "callboard.failure.severity": failure.severity.value,
+                "callboard.failure.retryable": failure.retryable,
+                **({"callboard.failure.evidence": list(failure.evidence)} if failure.evidence else {}),
+            }
         return Span(
             name=name,
             trace_id=self._trace,
@@ -198,6 +205,10 @@ def _chat(said: ModelCalled, full: bool) -> dict[str, Any]:
         found["callboard.cached"] = True
     if said.cut is not None:
         found |= {"callboard.cut": said.cut.how, "callboard.cut.messages": said.cut.messages, "callboard.cut.tokens": said.cut.tokens}
+    if said.hedged:
+        found["callboard.hedged"] = True
+    if said.shortened:
+        found |= {"gen_ai.request.max_tokens": said.shortened.tokens, "callboard.shortened": True}
     if said.reply:
         found["gen_ai.response.finish_reasons"] = [said.reply.finish.value]
     if full:

@@ -32,7 +32,8 @@ class State(StrEnum):
 class TaskSummary(Record):
     """One task. ``attempts`` counts those given to a host, ``lost`` those whose host was lost. ``began`` and ``ended`` are in
     milliseconds (UTC), 0 when not; ``seconds`` is time at work, over all attempts that ended; ``entry`` is its result's seq.
-    ``fallbacks`` says who failed at it and took over, in order; ``role`` is the last role."""
+    ``fallbacks`` says who failed at it and took over, in order; ``role`` is the last role. ``shortened`` counts its model calls whose
+    replies could have fewer tokens than its role asks for, because there was no room for more."""
 
     task: str
     role: str
@@ -49,11 +50,12 @@ class TaskSummary(Record):
     failure: Failure | None = None
     entry: int = 0
     fallbacks: tuple[FellBack, ...] = ()
+    shortened: int = 0
 
 
 class RoleSummary(Record):
     """All tasks of one role together; ``seconds`` is their time at work, added up. ``cut`` counts its model calls that did not show the
-    whole conversation, as it had outgrown the model's context."""
+    whole conversation, as it had outgrown the model's context; ``shortened`` is that of its tasks."""
 
     tasks: int = 0
     done: int = 0
@@ -61,6 +63,7 @@ class RoleSummary(Record):
     seconds: float = 0.0
     usage: Usage = NOTHING
     cut: int = 0
+    shortened: int = 0
 
 
 class RunSummary(Record):

@@ -144,7 +144,7 @@ _TAGS = {
 def attempts(entries: Iterable[Entry], only: Collection[str] | None = None) -> Iterator[Attempt]:
     """Every attempt in ``entries`` (of the tasks in ``only``, when it is given), each as it ends, then those that did not.
 
-    One that was lost or led to a review comes last, because what was on its way, or is decided, may still follow.
+    One that was lost, or led or may lead to a review, comes last, because what was on its way, or is decided, may still follow.
     """
     drafts: dict[tuple[str, int], _Draft] = {}
     last = 0
@@ -169,9 +169,12 @@ def attempts(entries: Iterable[Entry], only: Collection[str] | None = None) -> I
             if ended is not None and ended.outcome is Outcome.IN_REVIEW:
                 ended.failure, ended.began, ended.ended = said.failure, said.began or ended.given, said.ended or entry.at
             elif ended is not None and ended.outcome is not Outcome.LOST:
-                del drafts[said.task, said.attempt]
                 ended.failure, ended.outcome = said.failure, Outcome.FAILED if said.failure else Outcome.DONE
-                yield _finish(said.task, said.attempt, ended, said.began or ended.given, said.ended or entry.at)
+                ended.began, ended.ended = said.began or ended.given, said.ended or entry.at
+                if any(step.outcome is Outcome.IN_DOUBT for step in ended.steps):
+                    continue  # a person may be asked
+                del drafts[said.task, said.attempt]
+                yield _finish(said.task, said.attempt, ended, ended.began, ended.ended)
         elif isinstance(said, TaskClosed):
             for key in [key for key in drafts if key[0] == said.task and drafts[key].outcome in (Outcome.RUNNING, Outcome.IN_REVIEW)]:
                 drafts[key].failure, drafts[key].outcome = said.failure, Outcome.FAILED
@@ -190,7 +193,9 @@ def _lose(draft: _Draft, why: str) -> None:
 
 def _decide(drafts: dict[tuple[str, int], _Draft], said: ReviewDecided, at: int) -> None:
     """The decision stands behind the question; who comes too late decides nothing."""
-    for (task, _), draft in drafts.items():
+    for (task, attempt), draft in drafts.items():
+        if said.attempt not in (0, attempt):
+            continue
         waits = [step for step in draft.steps if step.outcome is Outcome.IN_REVIEW and step.ordinal == said.step]
         if task == said.task and waits and draft.outcome is Outcome.IN_REVIEW:
             draft.outcome, draft.note = Outcome.IN_DOUBT, ""
@@ -210,8 +215,8 @@ def _note(drafts: dict[tuple[str, int], _Draft], said: Message, at: int) -> None
             step = _step(said, at)
             if isinstance(said, ToolCalled):  # the report of an effect takes the place of its announcement
                 draft.steps = [one for one in draft.steps if not (isinstance(one.said, ToolIntended) and one.ordinal == said.step)]
-            elif isinstance(said, ReviewAsked) and draft.outcome is Outcome.RUNNING:
-                draft.outcome, draft.note, draft.ended = Outcome.IN_REVIEW, "waits for a person", at
+            elif isinstance(said, ReviewAsked) and draft.outcome is not Outcome.IN_REVIEW:
+                draft.outcome, draft.note, draft.ended = Outcome.IN_REVIEW, "waits for a person", draft.ended or at
             draft.steps.append(step)
 
 

@@ -34,6 +34,7 @@ _HANDLERS: dict[type[m.Message], Callable[[RunState, Envelope, Fetch], Decisions
     m.CancelRequested: stages.cancel_requested,
     m.PauseRequested: stages.pause_requested,
     m.ContinueRequested: stages.continue_requested,
+    m.BudgetChanged: stages.budget_changed,
     m.DeadlinePassed: stages.deadline_passed,
     m.RunEnded: stages.run_ended,
     m.TasksAdded: graph.tasks_added,

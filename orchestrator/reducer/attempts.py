@@ -1,8 +1,11 @@
 """Attempts: tasks given to hosts, and how they end, fail, are lost and tried again."""
 
+from collections.abc import Iterator
+
+from orchestrator.ledger import RUN
 from orchestrator.reducer.fallback import fallback
 from orchestrator.reducer.graph import close, make_ready
-from orchestrator.reducer.leases import give_back, serve
+from orchestrator.reducer.leases import exhausts, give_back, serve
 from orchestrator.reducer.stages import accept, onward
 from orchestrator.reducer.state import Decisions, Fetch, Kind, Phase, RunState, TaskState
 from protocols import messages as m
@@ -11,7 +14,7 @@ from protocols.envelope import Envelope
 from protocols.failures import Failure, Verdict
 
 MOST_LOSSES = 4
-"""A task whose host was lost more often than this is not tried again: it may be what ends them."""
+"""A task whose host was lost more often than this, with nothing done in between, is not tried again: it may be what ends them."""
 
 
 def dispatched(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -57,10 +60,12 @@ def task_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
             me.steps.pop()
         make_ready(state, me)
         return serve(state)
-    fallen = fallback(state, me, failure)
-    if fallen is not None:
+    if failure.verdict is Verdict.BUDGET:
+        exhausts(state, failure.limit)
+    next_ = what_follows(state, me, failure)
+    if next_ is not None:
         make_ready(state, me)
-        return [fallen]
+        return [next_]
     return [*close(state, me, None, failure), *serve(state), *onward(state)]
 
 
@@ -72,11 +77,38 @@ def _done(state: RunState, me: TaskState, output: m.Value | None, fetch: Fetch) 
     return [*decisions, *serve(state), *onward(state)]
 
 
+def what_follows(state: RunState, me: TaskState, failure: Failure) -> m.ReviewAsked | m.TaskClosed | m.FellBack | None:
+    """What follows when ``me`` can't be tried again by its role; ``None`` when it fails with this ``failure``.
+
+    Nobody takes over who could make a write a second time of which nobody knows whether it happened: a person is asked first, and where
+    it is a subtask's, which ends with ``me``, that is the end.
+    """
+    if state.stopping is None and failure.verdict is not Verdict.EFFECT_IN_DOUBT:
+        if me.doubts:
+            begun = me.doubts[0]
+            why = f"{begun.call.name} was begun and may or may not have happened; the task ended before that was known ({failure.message})"
+            return m.ReviewAsked(
+                task=me.task.id, attempt=me.attempt, step=begun.step, call=begun.call, key=begun.key, message=why, began=begun.began
+            )
+        below = next(_doubts_below(state, me), None)
+        if below is not None:
+            why = f"{failure.message}; and {below.call.name}, begun by its subtask {below.task!r}, may or may not have happened"
+            failure = Failure(verdict=Verdict.EFFECT_IN_DOUBT, message=why, evidence=(below.key, *failure.evidence))
+            return m.TaskClosed(task=me.task.id, failure=failure)
+    return fallback(state, me, failure)
+
+
+def _doubts_below(state: RunState, me: TaskState) -> Iterator[m.ToolIntended]:
+    family = state.families.get(me.task.id)
+    for child in (state.tasks[name] for name in family.children) if family is not None else ():
+        yield from child.doubts if child.open else ()
+        yield from _doubts_below(state, child)
+
+
 def is_tried_again(state: RunState, me: TaskState, ended: m.TaskEnded) -> bool:
     """Whether an attempt that ended like this is followed by another."""
     retryable = ended.failure is not None and ended.failure.retryable
-    tries = state.request.team.roles[me.task.role].attempts
-    return retryable and ended.attempt - me.before < tries and state.stopping is None
+    return retryable and state.may_try_again(me) and state.stopping is None
 
 
 def task_closed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -118,6 +150,8 @@ def resumed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     for me in state.tasks.values():
         if (me.task.id, me.attempt) not in kept and (me.at_work or me.leaving or state.holds(me)):
             decisions += _take_back(state, me, returned=body.returned)
+    if body.returned:
+        state.inherited = state.ledger.accounts[RUN].settled
     return _taken_back(state, decisions)
 
 
@@ -141,17 +175,17 @@ def _take_back(state: RunState, me: TaskState, *, returned: bool) -> Decisions:
     if not me.at_work:
         return []
     leave(state, me)
-    state.families.pop(me.task.id, None)
     me.losses += not returned
     make_ready(state, me, first=True)
     if me.losses > MOST_LOSSES:
         message = f"its host was lost {me.losses} times; look for what it does to the process (memory, native code)"
         failure = Failure(verdict=Verdict.INFRASTRUCTURE, message=message)
-        return [fallback(state, me, failure) or m.TaskClosed(task=me.task.id, failure=failure)]
+        return [what_follows(state, me, failure) or m.TaskClosed(task=me.task.id, failure=failure)]
+    state.families.pop(me.task.id, None)
     return []
 
 
 def _taken_back(state: RunState, decisions: Decisions) -> Decisions:
-    """An ask is answered once: what falls back serves the queue itself."""
-    asks = [] if any(isinstance(one, m.FellBack) for one in decisions) else serve(state)
+    """An ask is answered once: what falls back, or is asked of a person, serves the queue itself."""
+    asks = [] if any(isinstance(one, (m.FellBack, m.ReviewAsked)) for one in decisions) else serve(state)
     return [*decisions, *asks, *onward(state)]

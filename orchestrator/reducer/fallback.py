@@ -11,10 +11,13 @@ from protocols import messages as m
 from protocols.chat import ToolCall
 from protocols.envelope import Envelope
 from protocols.failures import BadInput, Failure, Verdict
-from protocols.team import FallbackSpec
+from protocols.team import BY_TURNS, FallbackSpec
 
 MOST_FALLBACKS = 3
 """A task changes hands at most this often; the last one's failure is the task's."""
+
+CONCLUSION = FallbackSpec(verdicts=(Verdict.BUDGET,), kind="conclude")
+"""What follows, unless the role says otherwise, where a budget had no room for an agent's next turn."""
 
 _FINAL = frozenset({Verdict.CANCELLED, Verdict.DEPENDENCY, Verdict.EFFECT_IN_DOUBT})
 
@@ -26,9 +29,16 @@ def fallback(state: RunState, me: TaskState, failure: Failure) -> m.FellBack | N
     declared = [to for to in state.request.team.roles[me.task.role].fallbacks if not (to.kind == "conclude" and me.concludes)]
     to = next((one for one in declared if failure.verdict in one.verdicts), None)
     to = to or next((one for one in declared if not one.verdicts and failure.verdict not in _FINAL), None)
+    to = to or (CONCLUSION if failure.limit and _has_begun(state, me) else None)
     if to is None or (to.kind != "conclude" and sum(one.to.kind != "conclude" for one in me.fallen) >= MOST_FALLBACKS):
         return None
     return m.FellBack(task=me.task.id, attempt=me.attempt, role=me.task.role, to=to, failure=failure)
+
+
+def _has_begun(state: RunState, me: TaskState) -> bool:
+    """Whether its agent works by turns and had one, so that it can be told to conclude; once."""
+    role = state.request.team.roles[me.task.role]
+    return role.strategy in BY_TURNS and role.model is not None and not me.concludes and any(not failed for _, failed in me.steps)
 
 
 def fell_back(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -40,9 +50,9 @@ def fell_back(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
         return serve(state)  # it was closed meanwhile
     state.ready[me.task.role].remove(me.task.id)
     me.phase, me.losses = Phase.WAITING, 0
-    me.fallen, me.before = (*me.fallen, body), body.attempt
+    me.fallen, me.before, me.reviewed = (*me.fallen, body), body.attempt, 0
     if not me.concludes:
-        me.steps = []
+        me.steps, me.doubts = [], ()
     decisions = orphaned(state, me)
     return [*decisions, *_given(state, me, body.to, body.failure)]
 

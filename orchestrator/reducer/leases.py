@@ -2,11 +2,12 @@
 
 from collections import deque
 
-from orchestrator.ledger import ALLOWANCE, as_usage, times
+from orchestrator.ledger import ALLOWANCE, as_usage, minus, most, times
 from orchestrator.reducer.state import Decisions, Fetch, RunState, TaskState
 from protocols import messages as m
-from protocols.budget import Usage, amount
+from protocols.budget import ZERO, Amount, Usage, amount
 from protocols.envelope import Envelope
+from protocols.failures import Verdict
 
 LEASE_CALLS = 8
 """A lease covers at most this many calls like the one that asked, so that little is locked away, or lost with a host."""
@@ -19,7 +20,11 @@ def model_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Settle a model call."""
     body = entry.body
     assert isinstance(body, m.ModelCalled)
-    return _settled(state, stepped(state, entry.seq, body, failed=body.failure is not None), body.usage)
+    me = stepped(state, entry.seq, body, failed=body.failure is not None)
+    if me is not None:
+        me.shortened += bool(body.shortened)
+        me.losses = me.losses if body.reply is None else 0
+    return _settled(state, me, body.usage)
 
 
 def tool_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -27,14 +32,21 @@ def tool_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     body = entry.body
     assert isinstance(body, m.ToolCalled)
     me = stepped(state, entry.seq, body)
+    in_doubt = body.failure is not None and body.failure.verdict is Verdict.EFFECT_IN_DOUBT
+    if me is not None and not in_doubt and (body.ran or body.settled):
+        me.settle(body.step)
+        me.losses = me.losses if body.failure is not None else 0
     return _settled(state, me, ONE_TOOL_CALL) if body.ran else []
 
 
 def tool_intended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
-    """Keep the place of an intent, so that a later attempt knows of it."""
+    """Keep the place of an intent, so that a later attempt knows of it, and that its end is not known yet."""
     body = entry.body
     assert isinstance(body, m.ToolIntended)
-    stepped(state, entry.seq, body)
+    me = stepped(state, entry.seq, body)
+    if me is not None:
+        me.settle(body.step)
+        me.doubts = (*me.doubts, body)
     return []
 
 
@@ -66,6 +78,8 @@ def lease_asked(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     state.account(me)
     state.typical[me.task.role] = amount(body.need)
     state.asks.append(body)
+    if body.now and state.asks[0] is not body:
+        return [m.LeaseDenied(task=body.task, attempt=body.attempt, ask=body.ask, limit="")]
     return serve(state)
 
 
@@ -74,18 +88,38 @@ def serve(state: RunState) -> Decisions:
     if not state.asks or state.closing:
         return []
     ask = state.asks[0]
-    need = amount(ask.need)
+    need, lacks = amount(ask.need), lacking(ask)
     whole = state.spares(ask.task)
-    short = state.ledger.shortage(ask.task, need, whole=whole)
+    short = state.ledger.shortage(ask.task, lacks, whole=whole)
     if short is None:
         share = state.ledger.room(ask.task, need, whole=whole) // max(state.at_work, 1)
-        lease = as_usage(times(need, max(1, min(LEASE_CALLS, share))))
-        return [m.LeaseGranted(task=ask.task, attempt=ask.attempt, ask=ask.ask, lease=lease)]
-    if short.account == ALLOWANCE:
-        return [] if state.drawing else [m.AllowanceAsked(task=ask.task, attempt=ask.attempt, ask=ask.ask, need=ask.need)]
-    if comes_back(state, short.account, short.dimension):
+        ahead = minus(times(need, min(LEASE_CALLS, share)), amount(ask.have))
+        return [m.LeaseGranted(task=ask.task, attempt=ask.attempt, ask=ask.ask, lease=as_usage(most(lacks, ahead)))]
+    if ask.now:
+        return [m.LeaseDenied(task=ask.task, attempt=ask.attempt, ask=ask.ask, limit=str(short))]
+    drawn = ask == state.scarce
+    if short.account == ALLOWANCE and not drawn:
+        return _draw(state, ask, as_usage(lacks))
+    if short.account != ALLOWANCE and comes_back(state, short.account, short.dimension):
         return []
-    return [m.LeaseDenied(task=ask.task, attempt=ask.attempt, ask=ask.ask, limit=str(short))]
+    rest = None if ask.least is None else state.ledger.rest(ask.task, lacks, amount(ask.least), whole=whole, above=drawn)
+    if rest is None and short.account == ALLOWANCE:
+        return _draw(state, ask, ask.least or as_usage(lacks))
+    if rest is None:
+        return [m.LeaseDenied(task=ask.task, attempt=ask.attempt, ask=ask.ask, limit=str(short))]
+    if state.ledger.shortage(ask.task, rest, whole=whole) is not None:
+        return _draw(state, ask, as_usage(rest))
+    limit = str(short) if short.account != ALLOWANCE else state.refused or ""
+    return [m.LeaseGranted(task=ask.task, attempt=ask.attempt, ask=ask.ask, lease=as_usage(rest), limit=limit)]
+
+
+def lacking(ask: m.LeaseAsked) -> Amount:
+    """What an agent has too little of for its next call: what it holds and has no use for is used first."""
+    return most(minus(amount(ask.need), amount(ask.have)), ZERO)
+
+
+def _draw(state: RunState, ask: m.LeaseAsked, need: Usage) -> Decisions:
+    return [] if state.drawing else [m.AllowanceAsked(task=ask.task, attempt=ask.attempt, ask=ask.ask, need=need)]
 
 
 def comes_back(state: RunState, account: str, dimension: int) -> bool:
@@ -105,9 +139,15 @@ def lease_answered(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
         state.ledger.reserve(body.task, amount(body.lease))
     elif asked is not None and not asked.final:
         pass  # a cheaper model goes on with it
-    elif body.limit.endswith(OF_THE_RUN) or body.limit == state.refused:
-        state.exhausted = body.limit
+    else:
+        exhausts(state, body.limit)
     return serve(state)
+
+
+def exhausts(state: RunState, limit: str) -> None:
+    """Somebody had to stop at a limit: the run's end says so, if it is the run's, or one above it."""
+    if limit and (limit.endswith(OF_THE_RUN) or limit == state.refused):
+        state.exhausted = limit
 
 
 def give_back(state: RunState, task: str, *, lost: bool = False) -> None:

@@ -18,10 +18,13 @@ def review_asked(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     if me is None or me.attempt != body.attempt:
         return []
     give_back(state, body.task)
-    asked = me.awaits_answer if body.kind is m.ReviewKind.FALLBACK else me.at_work
+    asked = me.awaits_answer if body.kind is m.ReviewKind.FALLBACK else me.at_work or me.phase is Phase.READY
     if asked and state.stopping is None:
         if me.at_work:
             leave(state, me)
+            me.reviewed += not body.counted
+        elif me.phase is Phase.READY:  # its last attempt left a write in doubt
+            state.ready[me.task.role].remove(me.task.id)
         state.families.pop(body.task, None)
         me.phase, me.review, me.host = Phase.IN_REVIEW, body, None
         state.in_review += 1
@@ -35,6 +38,8 @@ def review_decided(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     me = state.tasks.get(body.task)
     if me is None or me.phase is not Phase.IN_REVIEW or me.review is None or me.review.step != body.step:
         return []
+    if body.attempt not in (0, me.review.attempt):
+        return []
     if body.decision is m.Decision.FAIL:
         why = f"{body.user} ended it: {body.note}" if body.note else f"{body.user} ended it"
         return [m.TaskClosed(task=body.task, failure=me.undecided(why))]
@@ -42,6 +47,8 @@ def review_decided(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
         return _answered(state, me, body)
     me.review = None
     state.in_review -= 1
+    if body.decision is not m.Decision.RETRY:
+        me.settle(body.step)
     me.steps.append((entry.seq, False))
     make_ready(state, me, first=True)
     return []

@@ -4,12 +4,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.ledger import RUN, minus
+from orchestrator.ledger import RUN, bounds, minus
 from orchestrator.observe.figures import count, money
+from orchestrator.reducer.leases import serve
 from orchestrator.reducer.state import Act, Decisions, Fetch, Kind, Phase, RunState, TaskState
 from orchestrator.reducer.tree import Leaf, tree
 from protocols import messages as m
-from protocols.budget import amount
+from protocols.budget import UNLIMITED, amount
 from protocols.envelope import Envelope
 from protocols.failures import Failure, Verdict
 from protocols.plan import Plan, Task, problems
@@ -44,9 +45,25 @@ def continue_requested(state: RunState, entry: Envelope, fetch: Fetch) -> Decisi
     return []
 
 
+def budget_changed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
+    """Bound the run anew; whoever waits may fit now. Where it has more than before, it is exhausted only when it is again."""
+    body = entry.body
+    assert isinstance(body, m.BudgetChanged)
+    before = state.ledger.limits
+    limits = (UNLIMITED if body.lifted else before).model_copy(update=body.budget.model_dump(exclude_none=True))
+    state.ledger.bound(limits)
+    had, has = dict(bounds(before)), dict(bounds(limits))
+    if any(place not in has or has[place] > limit for place, limit in had.items()):
+        state.exhausted = None
+    return serve(state)
+
+
 def deadline_passed(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """The run's seconds are over."""
-    return _stop(state, Failure(verdict=Verdict.DEADLINE, message=f"the run's {state.request.budget.seconds:g} seconds are over"))
+    seconds = state.ledger.limits.seconds
+    if seconds is None:  # it was given more time at that very moment
+        return []
+    return _stop(state, Failure(verdict=Verdict.DEADLINE, message=f"the run's {seconds:g} seconds are over"))
 
 
 def run_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:

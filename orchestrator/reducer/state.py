@@ -19,6 +19,7 @@ from protocols.messages import (
     RunRequested,
     Status,
     SubtasksAsked,
+    ToolIntended,
     Value,
 )
 from protocols.plan import Task
@@ -67,9 +68,10 @@ class Act(IntEnum):
 class TaskState:
     """One task: how it stands, and the numbers of the entries that hold its steps, while they may be needed again.
 
-    ``fallen`` says from whom to whom it went, and why; ``before`` is the last attempt of those roles. ``series`` is how often the task
-    that delegated it had changed hands by then. One that is ``leaving`` was closed while at work, and its host has not said that it has
-    stopped.
+    ``fallen`` says from whom to whom it went, and why; ``before`` is the last attempt of those roles; ``reviewed`` is how many since ended
+    in a review, which is no failure. ``series`` is how often the task that delegated it had changed hands by then. One that is
+    ``leaving`` was closed while at work, and its host has not said that it has stopped. ``doubts`` are the writes that it began and of
+    which nobody has said how they ended.
     """
 
     task: Task
@@ -92,8 +94,11 @@ class TaskState:
     review: ReviewAsked | None = None
     fallen: tuple[FellBack, ...] = ()
     before: int = 0
+    reviewed: int = 0
     series: int = 0
     leaving: bool = False
+    shortened: int = 0
+    doubts: tuple[ToolIntended, ...] = ()
 
     @property
     def open(self) -> bool:
@@ -135,6 +140,11 @@ class TaskState:
         """Whether its role is told to conclude."""
         return bool(self.fallen) and self.fallen[-1].to.kind == "conclude"
 
+    def settle(self, step: int) -> None:
+        """How the write at this step ended is known."""
+        if self.doubts:
+            self.doubts = tuple(one for one in self.doubts if one.step != step)
+
     def undecided(self, why: str) -> Failure:
         """How a task in review ends when nobody has settled what was in doubt, or given the output, and ``why`` nobody has."""
         assert self.review is not None
@@ -156,7 +166,8 @@ class Family:
 @dataclass(slots=True)
 class RunState:
     """One run. ``seq`` is the number of its newest entry; ``drawing`` is what is asked of limits over many runs, and ``refused`` names
-    the one that gave nothing more."""
+    the one that gave nothing more, or not all for the ask that is ``scarce``. ``inherited`` is what a fork was begun with: somebody else
+    has used that."""
 
     run: str
     request: RunRequested
@@ -185,7 +196,9 @@ class RunState:
     paused: bool = False
     exhausted: str | None = None
     drawing: AllowanceAsked | None = None
+    scarce: LeaseAsked | None = None
     refused: str | None = None
+    inherited: Amount = ZERO
     closing: bool = False
     output: Value | None = None
     failure: Failure | None = None
@@ -203,6 +216,14 @@ class RunState:
             role = self.request.team.roles[state.task.role]
             self.ledger.open(name, parent, role.limits if role.delegates else None)
         return name
+
+    def tried(self, state: TaskState) -> int:
+        """Which try at the task of the role that has it the newest attempt is."""
+        return state.attempt - state.before - state.reviewed
+
+    def may_try_again(self, state: TaskState) -> bool:
+        """Whether its role has a try left after the newest attempt."""
+        return self.tried(state) < self.request.team.roles[state.task.role].attempts
 
     def spares(self, task: str) -> bool:
         """Whether a task may use what is kept of the run's limits: it fell back, or works for one that did."""

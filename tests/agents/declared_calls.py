@@ -11,6 +11,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from agents import Tool, tool
+from protocols.chat import ToolCall
 from protocols.failures import BadInput
 from tests.agents.recorded_runs import DATA, rows
 
@@ -64,8 +65,10 @@ def _choices(values: list[Any], part: dict[str, Any]) -> list[tuple[bool, Any]]:
 
 
 def mutants(call: dict[str, Any], parameters: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """Calls with one thing wrong: an argument that is missing, too much, of a wrong type, or none of its enum; or no JSON at all."""
+    """Calls with one thing wrong: an argument that is missing, too much or twice, of a wrong type, or none of its enum; or no JSON."""
     yield "no JSON", json.dumps(call)[:-1]
+    for name in call:
+        yield "an argument given twice", json.dumps(call)[:-1] + f", {json.dumps(name)}: {json.dumps(call[name])}}}"
     yield "an extra argument", {**call, "surely_not_declared": 1}
     for name in parameters.get("required", ()):
         if name in call:
@@ -81,6 +84,14 @@ def mutants(call: dict[str, Any], parameters: dict[str, Any]) -> Iterator[tuple[
             for kind, inner in mutants(value, part):
                 if isinstance(inner, dict):
                     yield f"{kind}, nested", {**call, name: inner}
+        if part.get("type") in ("float", "integer"):
+            for wrong in ("NaN", "-Infinity", "1e999", str(2**64)):
+                text = json.dumps({key: one for key, one in call.items() if key != name})
+                yield "a number that can't be sent", f"{text[:-1]}{', ' * (len(call) > 1)}{json.dumps(name)}: {wrong}}}"
+        if isinstance(value, list) and value and isinstance(value[0], dict) and "properties" in part.get("items", {}):
+            for kind, inner in mutants(value[0], part["items"]):
+                if isinstance(inner, dict):
+                    yield f"{kind}, in an item", {**call, name: [inner, *value[1:]]}
         if isinstance(value, list) and value and "items" in part:
             for wrong in _wrong(part["items"]):
                 yield "a wrong item", {**call, name: [*deepcopy(value), wrong]}
@@ -145,7 +156,7 @@ def _fits(made: Tool, arguments: dict[str, Any] | str) -> bool:
 
 def _why(made: Tool, arguments: dict[str, Any] | str) -> str:
     try:
-        made.read_arguments(arguments)
+        made.read_arguments(ToolCall(id="", name=made.name, arguments=arguments).arguments)
     except BadInput as error:
         return str(error)
     return ""

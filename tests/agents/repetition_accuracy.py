@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agents import repetition
 from agents.repetition import Repetition
 from protocols.chat import ToolCall
 from protocols.failures import Failed
@@ -134,6 +135,24 @@ def loops(runs: Sequence[Recorded], seed: int = 7) -> Iterator[tuple[str, int, i
         yield kind, len(made), sum(one.told is not None for one, _ in found), len(took), took
 
 
+def by_source(runs: Sequence[Recorded]) -> None:
+    """Print how many of the runs that succeeded would be stopped, of each source and of the others, and were the same call not spared."""
+    print("\n| runs that succeeded | all | told | stopped | stopped if the same call were not spared a turn |")
+    print("| --- | --- | --- | --- | --- |")
+    solved = [run for run in runs if run.solved]
+    for source in sorted({run.source for run in solved}):
+        for name, some in (
+            (f"of {source}", [run for run in solved if run.source == source]),
+            (f"of all but {source}", [run for run in solved if run.source != source]),
+        ):
+            total, spared = counted(some), repetition.SPARED
+            repetition.SPARED = 0
+            hard = counted(some).stopped
+            repetition.SPARED = spared
+            share = max(total.runs, 1)
+            print(f"| {name} | {total.runs} | {total.told} | {total.stopped} ({total.stopped / share:.1%}) | {hard} ({hard / share:.1%}) |")
+
+
 def main() -> None:
     """Print what was found, and every run that was told or stopped."""
     parser = argparse.ArgumentParser(
@@ -162,6 +181,7 @@ def main() -> None:
     print(f"\nrecall: {plain.told} of {plain.runs} runs with three equal calls in a row are told ({plain.told / max(plain.runs, 1):.1%})")
     print(f"precision: {plain.told} of {told} runs that are told have three equal calls in a row ({plain.told / max(told, 1):.1%})")
     print(f"precision by outcome: {failed.stopped} of {stopped} that would be stopped had failed ({failed.stopped / max(stopped, 1):.1%})")
+    by_source(runs)
     print("\n| loop put into runs that succeeded | all | told | stopped | turns until then, median and most |")
     print("| --- | --- | --- | --- | --- |")
     for kind, count, heard, ended, took in loops(runs):

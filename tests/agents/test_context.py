@@ -69,12 +69,13 @@ class Reader:
 def test_everything_is_shown_while_it_fits() -> None:
     talk = grown(3)
     assert talk.fits(10_000)
-    assert talk.shown() == tuple(talk.messages)
+    assert [one.role for one in talk.shown()] == ["system", "user", *["assistant", "tool"] * 3]
     assert (talk.cut, talk.mark) == (None, "0")
 
 
 def test_the_middle_goes_first_and_a_note_stands_in_its_place() -> None:
     talk = grown(10)
+    whole = talk.shown()
     talk.take_fresh()
     end = talk.cut_for(500)
     assert end is not None
@@ -82,13 +83,13 @@ def test_the_middle_goes_first_and_a_note_stands_in_its_place() -> None:
     shown = talk.shown()
     assert [one.content for one in shown[:2]] == ["system", "task"]
     assert (shown[2].role, shown[2].origin) == ("user", Origin.SYSTEM)
-    assert shown[-2:] == tuple(talk.messages[-2:])
-    left_out = len(talk.messages) - len(shown) + 1
+    assert shown[-2:] == whole[-2:]
+    left_out = len(whole) - len(shown) + 1
     assert shown[2].content.startswith(f"[{left_out} earlier messages")
     assert talk.take_fresh() == (shown[2],)  # so the journal's next entry holds it
     assert talk.cut is not None
     assert talk.cut.messages == left_out
-    assert talk.cut.tokens + tokens(shown) - size(shown[2]) == tokens(talk.messages)
+    assert talk.cut.tokens + tokens(shown) - size(shown[2]) == tokens(whole)
     assert talk.tokens == tokens(shown) <= 350  # what is kept leaves room for some turns
 
 
@@ -189,13 +190,13 @@ def test_summaries_are_asked_for_a_bounded_number_of_times() -> None:
 def test_a_summary_is_given_all_messages_and_the_longest_are_cut_off() -> None:
     talk = grown(3, length=2_000)
     talk.replied("short and whole")
-    shown = transcript(talk.messages[1:], 600)
+    shown = transcript(talk.shown()[1:], 600)
     assert len(shown.encode()) <= 600
     assert "user: task" in shown
     assert shown.count("calls f with") == 3
     assert shown.count("[cut off]") == 3
     assert "assistant: short and whole" in shown
-    assert transcript(talk.messages[1:], 10_000).count("x") == 6_000
+    assert transcript(talk.shown()[1:], 10_000).count("x") == 6_000
 
 
 def test_a_role_that_lets_nothing_be_left_out_ends_before_the_call() -> None:
@@ -287,7 +288,7 @@ def test_only_trusted_text_is_said_by_system_or_user(origin: Origin) -> None:
     one = ToolCall(id="c", name="f", arguments={})
     talk.replied("model text", (one,))
     talk.resulted(one, "tool text")
-    for message in talk.messages:
+    for message in talk.shown():
         if message.role in ("system", "user"):
             assert message.origin in TRUSTED
 

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import Context, Role, ScriptedModel, Tool, call, tool
-from agents.effects import Done, NotDone, Reconciled, Unknown
+from agents.desk import LocalDesk
+from agents.effects import Done, NotDone, Reconciled, Unknown, unsettled
+from agents.loop import work
 from protocols.budget import Limits
 from protocols.failures import BadInput, Failed, Failure, Verdict
-from protocols.messages import Decision, Message, ReviewAsked, ReviewDecided, ToolCalled, ToolIntended
+from protocols.messages import Decision, Message, ModelCalled, ReviewAsked, ReviewDecided, ToolCalled, ToolIntended
 from tests.agents.bench import Worked, worked
 
 
@@ -204,22 +206,22 @@ def test_a_fork_goes_on_with_an_effect_under_the_key_that_it_was_begun_with(way:
     assert way != "plain" or asked(done).key == "other/t/1"
 
 
-def test_a_write_in_doubt_that_the_next_attempt_never_comes_to_is_not_forgotten() -> None:
+@pytest.mark.parametrize("first", [0, 1_000_000], ids=["near", "far off"])
+def test_a_write_in_doubt_that_the_next_attempt_never_comes_to_is_not_forgotten(first: int) -> None:
     bank = Bank(["slow"])
-    history = cut_off(bank)
+    history = [one.model_copy(update={"step": first + one.step}) for one in cut_off(bank) if isinstance(one, (ModelCalled, ToolIntended))]
     role = Role("a", "other instructions", tools=[bank.tool()])
 
-    def again() -> Worked:
-        return worked(role, "go", ScriptedModel(["nothing to pay"]), history=history, attempt=2)
+    def again(*more: Message) -> Worked:
+        return worked(role, "go", ScriptedModel(["nothing to pay"]), history=[*history, *more], attempt=2)
 
     second = again()
     assert second.verdict is Verdict.EFFECT_IN_DOUBT
-    assert (asked(second).step, asked(second).call.name, asked(second).key) == (1, "pay", "run/t/1")
+    assert (asked(second).step, asked(second).call.name, asked(second).key) == (first + 1, "pay", "run/t/1")
     assert "did not come to it" in asked(second).message
-    history += [*second.messages, decided(Decision.RETRY)]
-    assert again().verdict is Verdict.EFFECT_IN_DOUBT
-    history.append(decided(Decision.DONE))
-    assert again().output == "nothing to pay"
+    said = [decided(one).model_copy(update={"step": first + 1}) for one in (Decision.RETRY, Decision.DONE)]
+    assert again(*second.messages, said[0]).verdict is Verdict.EFFECT_IN_DOUBT
+    assert again(*second.messages, *said).output == "nothing to pay"
     assert len(bank.calls) == 1
 
 
@@ -366,3 +368,61 @@ def test_what_a_reconcile_function_must_not_return_is_shown_to_the_person() -> N
     bank = Bank(["slow"])
     done = attempt(bank, reconcile=wrong)
     assert "returned bool, not Done, NotDone or Unknown" in asked(done).message
+
+
+class Suspended(LocalDesk):
+    """A desk whose process sleeps for a minute while its first write is announced."""
+
+    asleep = 0
+
+    def now(self) -> int:
+        return super().now() + self.asleep
+
+    async def commit(self, message: Message) -> None:
+        await super().commit(message)
+        self.asleep = 60_000
+
+
+def test_a_write_that_was_announced_before_its_process_was_suspended_is_announced_again_before_it_begins() -> None:
+    bank, desk = Bank(), Suspended(run="run", task="t")
+
+    def script(request: Any) -> Any:
+        last = request.messages[-1]
+        return last.content if last.role == "tool" else call("pay", to="ann")
+
+    assert asyncio.run(work(Role("a", tools=[bank.tool()]), "go", desk, ScriptedModel(script))) == "receipt of ann"
+    announced = [one for one in desk.messages if isinstance(one, ToolIntended)]
+    assert [one.key for one in announced] == ["run/t/1"] * 2
+    assert announced[1].began - announced[0].began >= 60_000
+    assert bank.calls == [("run/t/1", "ok")]
+
+
+class Leaving(LocalDesk):
+    """A desk whose process is stopped while a write is announced."""
+
+    async def commit(self, message: Message) -> None:
+        await super().commit(message)
+        working = asyncio.current_task()
+        assert working is not None
+        working.cancel()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_a_write_that_was_stopped_before_it_began_is_made_next_time_and_an_earlier_doubt_stays(in_doubt: bool) -> None:
+    bank = Bank(["slow"] if in_doubt else ["ok"], ["unknown"])
+    pay = bank.tool(idempotent=True)
+    history = cut_off(bank) if in_doubt else []
+
+    def script(request: Any) -> Any:
+        last = request.messages[-1]
+        return last.content if last.role == "tool" else call("pay", to="ann")
+
+    desk = Leaving(run="run", task="t", attempt=2, history=history)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(work(Role("a", tools=[pay]), "go", desk, ScriptedModel(script)))
+    told = [one for one in (*history, *desk.messages) if getattr(one, "step", None) == 1]
+    assert (unsettled(told) is not None) is in_doubt
+    made = len(bank.calls)
+    assert attempt(bank, [*history, *desk.messages], idempotent=True).output == "receipt of ann"
+    assert len(bank.calls) == made + 1

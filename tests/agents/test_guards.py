@@ -34,6 +34,18 @@ def test_no_order_of_taking_and_giving_back_passes_a_limit(limits: Limits, calls
             meter.settle(need, NOTHING)
 
 
+@pytest.mark.parametrize(
+    ("limits", "need", "words"),
+    [
+        (Limits(micros=500), Usage(micros=1_500), r"may use \$0.0005 in a task and has used \$0.00; the next call could need \$0.0015;"),
+        (Limits(model_calls=0), Usage(model_calls=1), "may use 0 model calls in a task and has used 0 model calls; .* need 1 model call;"),
+    ],
+)
+def test_a_limit_is_named_as_people_name_it(limits: Limits, need: Usage, words: str) -> None:
+    with pytest.raises(Failed, match=words):
+        Meter("a", limits).take(need)
+
+
 def test_unknown_tools_name_what_exists_and_the_nearest() -> None:
     message = Mistakes().unknown("ad", ["look", "add"]).message
     assert "did you mean 'add'" in message

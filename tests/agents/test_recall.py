@@ -62,6 +62,8 @@ def test_an_attempt_cut_anywhere_is_continued_and_nothing_is_done_twice(cut: int
     assert model.calls == 4 - sum(isinstance(one, ModelCalled) for one in whole[:cut])
     assert again.looks == 3 - sum(isinstance(one, ToolCalled) and one.call.name == "look" for one in whole[:cut])
     told = [type(one).__name__ for one in second.messages]
+    paying = 4
+    assert not any(second.desk.history.recall(step) for step in range(9) if step != paying), "what was read back is let go"
     intended_alone = isinstance(whole[cut - 1], ToolIntended) if cut else False
     assert told == [type(one).__name__ for one in whole[cut - 1 if intended_alone else cut :]]
 

@@ -67,6 +67,8 @@ def test_the_third_equal_call_is_told_with_what_it_gave_and_going_on_ends_the_ta
         agent.does(ask(n=1), gives="nothing found")
     assert agent.told == [3]
     assert "2 times already with equal arguments; it gave: nothing found" in agent.words[0]
+    agent.does(ask(n=1))
+    assert agent.words[1] == "as you were told; made once more, this call ends the task. Do something else, or answer with what you know"
     assert stopped_after(lambda agent, number: agent.does(ask(n=1))) == (5, [3, 4])
     assert stopped_after(lambda agent, number: agent.does(ask(n=1), gives=f"result {number}")) == (5, [3, 4])
 
@@ -97,12 +99,12 @@ def test_digits_that_name_something_are_no_numbers() -> None:
 def test_calls_that_take_turns_are_told_and_stopped(period: int) -> None:
     ended, told = stopped_after(lambda agent, number: agent.does(ask(n=number % period), gives=f"about {number % period}"))
     assert told[0] == {2: 6}.get(period, 2 * period + 2)
-    assert ended == told[0] + 2
+    assert ended == told[0] + 1
 
 
 def test_rounds_that_change_something_may_go_on_for_five() -> None:
     ended, told = stopped_after(lambda agent, number: agent.does(ask(n=number % 2), gives=f"version {number}"))
-    assert (told[0], ended) == (10, 12)
+    assert (told[0], ended) == (10, 11)
 
 
 def test_a_turn_of_equal_calls_is_told_once_and_can_be_mended() -> None:
@@ -111,6 +113,18 @@ def test_a_turn_of_equal_calls_is_told_once_and_can_be_mended() -> None:
     agent.does(ask(n=2), gives="new")
     agent.does(ask(n=1))
     assert agent.told == [1]
+
+
+def test_two_different_repetitions_are_told_and_a_third_ends_the_task() -> None:
+    agent = Agent()
+    for n in (1, 2):
+        for _ in range(3):
+            agent.does(ask(n=n), gives=f"about {n}")
+    assert agent.told == [3, 6]
+    agent.does(ask(n=3), gives="about 3")
+    agent.does(ask(n=3), gives="about 3")
+    with pytest.raises(Failed, match="it goes round again after it was told of 2 repetitions: this call was made 2 times already"):
+        agent.does(ask(n=3))
 
 
 def test_a_pollster_may_ask_until_ten_equal_results_in_a_row() -> None:
@@ -124,8 +138,8 @@ def test_a_pollster_may_ask_until_ten_equal_results_in_a_row() -> None:
 
 def test_the_same_words_count_while_nothing_new_comes_in() -> None:
     ended, told = stopped_after(lambda agent, number: agent.does(ask(n=number), says="I have to think about this."))
-    assert (told, ended) == ([3], 5)
-    assert stopped_after(lambda agent, number: agent.does(says="Still  thinking."))[0] == 5
+    assert (told, ended) == ([3], 4)
+    assert stopped_after(lambda agent, number: agent.does(says="Still  thinking."))[0] == 4
     agent = Agent()
     for number in range(30):
         agent.does(ask(page=number), gives=f"page {number}", says="I read the next page.")
@@ -134,9 +148,9 @@ def test_the_same_words_count_while_nothing_new_comes_in() -> None:
 
 def test_results_that_bring_nothing_new_are_told_and_then_stopped() -> None:
     ended, told = stopped_after(lambda agent, number: agent.does(ask(n=number), gives="nothing found"))
-    assert (told, ended) == ([12], 14)
+    assert (told, ended) == ([12], 13)
     ended, told = stopped_after(lambda agent, number: agent.does(ask(n=number * number % 7), gives="nothing found"))
-    assert ended <= 12
+    assert ended <= 11
 
 
 def test_new_pages_new_writes_and_calls_that_come_back_now_and_then_are_work() -> None:

@@ -19,6 +19,7 @@ from aiohttp import web
 from agents import Context, HttpModel, Role
 from orchestrator import Team
 from protocols.budget import Limits
+from protocols.chat import Throttling
 from protocols.plan import Plan, Task
 from tests.loopback import Loopback
 
@@ -60,8 +61,8 @@ class Roomy(Loopback):
         return len(self.seen) - self.answered
 
 
-def askers(server: Roomy, agents: int, calls: int, name: str = "t", model: Any = None) -> Team:
-    """A team of so many tasks that each ask so often, one call after the other."""
+def askers(server: Roomy, agents: int, calls: int, name: str = "t", model: Any = None, declared: Throttling | None = None) -> Team:
+    """A team of so many tasks that each ask so often, one call after the other; ``declared`` is what it knows of the server's limit."""
 
     async def ask(who: str, context: Context) -> str:
         for number in range(calls):
@@ -71,7 +72,8 @@ def askers(server: Roomy, agents: int, calls: int, name: str = "t", model: Any =
     model = model or HttpModel(f"{server.address}/v1", "m")
     role = Role("asker", input=str, output=str, run=ask, model=model, max_output_tokens=16)
     plan = Plan(tasks=tuple(Task(id=f"{name}{number}", role="asker", input=f"{name}{number}") for number in range(agents)))
-    return Team("askers", [role], planner=plan, budget=Limits(model_calls=2 * agents * calls))
+    throttles = {} if declared is None else {"http:m": declared}
+    return Team("askers", [role], planner=plan, budget=Limits(model_calls=2 * agents * calls), throttles=throttles)
 
 
 @dataclass

@@ -82,7 +82,7 @@ def test_runs_of_one_user_on_several_hosts_with_one_killed_make_not_one_call_too
     results = asyncio.run(killed())
     assert len({line.split()[1] for line in path.read_text().splitlines()}) >= HOSTS
     denied = [codec.unpack(entry.body) for one in results for entry in journal.read(one.run_id) if entry.tag == "AllowanceDenied"]
-    assert {one.limit for one in denied if isinstance(one, m.AllowanceDenied)} == {"model_calls of user ada in total"}
+    assert {one.limit for one in denied if isinstance(one, m.AllowanceDenied)} == {"model calls of user ada in total"}
     settled = [replay(journal, one.run_id).ledger.accounts[ALLOWANCE] for one in results]
     assert {account.reserved for account in settled} == {ZERO}
     standings = {one.limit.account: one for one in journal.standings(now())}

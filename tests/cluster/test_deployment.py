@@ -18,12 +18,12 @@ import psutil
 import pytest
 import ray
 
-from orchestrator import Board, Team, deployment, open_journal
+from orchestrator import Board, Team, actors, deployment, open_journal
 from orchestrator.deployment import DeploymentRuntime
 from orchestrator.replay import replay
-from protocols import ids
+from protocols import codec, ids
 from protocols.failures import BadInput
-from protocols.messages import Status
+from protocols.messages import AttemptsLost, Status
 from protocols.plan import Plan, Task
 from protocols.team import Resources
 from tests.cluster.cast import doubler, marks, worker
@@ -110,6 +110,9 @@ def test_a_deployment_is_made_once_and_stays_for_the_next_driver(address: str, s
     second = asyncio.run(run())
     assert first.output == second.output == 8
     assert made == sorted(ours()) == ["callboard-coordinator-0-deployment", "callboard-host-shared#0-deployment"]
+    ray.kill(ray.get_actor(made[1], namespace=actors.NAMESPACE), no_restart=True)  # as one that heard no coordinator ends itself
+    assert asyncio.run(run()).output == 8
+    assert made == sorted(ours())
 
 
 def test_a_run_goes_on_without_its_driver_and_the_next_one_follows_it(address: str, store: str, tmp_path: Path) -> None:
@@ -123,6 +126,13 @@ def test_a_run_goes_on_without_its_driver_and_the_next_one_follows_it(address: s
     out, _ = command(*arguments).communicate(timeout=60)
     assert json.loads(out)["output"] == [f"m{n}" for n in range(8)]
     assert len(marks(path)) == 8
+
+
+def test_what_is_at_work_when_a_deployment_is_ended_is_given_back(address: str, store: str, tmp_path: Path) -> None:
+    with_its_driver_killed(address, store, tmp_path / "marks")
+    asyncio.run(ended(address))
+    lost = [codec.unpack(entry.body) for entry in open_journal(store).read("mine") if entry.tag == "AttemptsLost"]
+    assert [(len(one.tasks), one.returned) for one in lost if isinstance(one, AttemptsLost)] == [(1, True)]
 
 
 def test_a_pool_grows_with_what_waits_and_shrinks_when_it_is_quiet(address: str, store: str, tmp_path: Path) -> None:
@@ -207,7 +217,7 @@ def test_another_schema_or_another_journal_is_refused(address: str, store: str, 
     with pytest.raises(BadInput, match="keeps its journal in"):
         asyncio.run(join(str(tmp_path / "other.db")))
     monkeypatch.setattr(deployment, "SCHEMA", 99)
-    with pytest.raises(BadInput, match="speaks schema 2 and this callboard schema 99"):
+    with pytest.raises(BadInput, match="speaks schema 3 and this callboard schema 99"):
         asyncio.run(join(store))
     with pytest.raises(BadInput, match="outlives this process"):
         asyncio.run(join("memory:"))

@@ -1,12 +1,14 @@
 """What a provider allows is shared by all hosts and runs: against servers with limits, and with faults, over real HTTP."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 
 from agents import Context, HttpModel, LocalDesk, Role
@@ -54,8 +56,6 @@ def calls_of(run: str, store: str) -> list[ModelCalled]:
 
 
 def broken(request: dict[str, Any]) -> Any:
-    from aiohttp import web
-
     return web.json_response({"error": {"message": "it broke"}}, status=500, headers={"Retry-After": "0"})
 
 
@@ -86,6 +86,40 @@ def test_a_run_of_three_does_not_wait_for_a_run_of_three_hundred(store: str, roo
     short, long_by_then, long = asyncio.run(both())
     assert (short.status, long.status) == (Status.DONE, Status.DONE)
     assert long_by_then < 150
+
+
+class Tired(Roomy):
+    """Asks for rest once, of one run, while the other calls."""
+
+    rest, asked_for_rest = 1.5, 0.0
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        others = sum(who.startswith("d") for who in self.asked)
+        response = await super()._answer(request)
+        if self.asked_for_rest or others < 10 or not json.loads(await request.text())["messages"][-1]["content"].startswith("c"):
+            return response
+        self.asked_for_rest = time.monotonic()
+        return web.json_response({"error": {"message": "tired"}}, status=429, headers={"Retry-After": str(self.rest)})
+
+
+def test_coordinators_share_what_a_provider_takes_and_keep_to_a_time_that_one_is_told(cluster: None, store: str) -> None:
+    server = Tired(seconds=0.03)
+
+    async def both() -> list[RunResult]:
+        async with Board(runtime="ray", store=store, hosts=1, coordinators=2) as board:
+            handles = [await board.start(askers(server, 12, 20, name), run_id=f"run-{name}") for name in "cd"]  # one and two
+            return await asyncio.gather(*(handle.result() for handle in handles))
+
+    server.start()
+    try:
+        results = asyncio.run(both())
+    finally:
+        server.stop()
+    assert [result.status for result in results] == [Status.DONE] * 2
+    assert sum(result.usage.model_calls for result in results) == len(server.seen), "every request is on the ledger"
+    begun = [at - server.asked_for_rest for at, _, _ in server.seen]
+    assert min(begun) < 0 < server.rest < max(begun)
+    assert not [at for at in begun if server.rest / 3 < at < server.rest], "neither calls before it is time"
 
 
 def test_declared_limits_hold_from_the_first_call_on(store: str, roomy: Roomy) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 from agents import Role, ScriptedModel, call, role, tool
 from agents.effects import Reconciled
-from orchestrator import Board, Team, reduce
+from orchestrator import Board, Team, open_journal, reduce
 from orchestrator.cli import cancelling, main
 from orchestrator.testing import rehearse
+from protocols import codec
 from protocols.budget import Limits
 from protocols.chat import ModelRequest
 from protocols.failures import Failed, Failure, Verdict
-from protocols.messages import Status
+from protocols.messages import Status, ToolCalled
 from protocols.plan import Plan, Task
 from tests.cluster.cast import mark, stubborn
 
@@ -181,10 +183,13 @@ def asking(*asked: tuple[str, str]) -> Team:
     return Team("t", [Role("asks", input=str, output=str, tools=[leaves, asserts, writes], model=ScriptedModel([*calls, "done"]))])
 
 
-def test_a_tool_that_exits_has_failed_and_its_model_reads_how() -> None:
-    done = rehearse(asking(("leaves", "exit"), ("asserts", "odd"), ("leaves", "other"), ("writes", "exit"), ("asserts", "well")), "go")
-    assert (done.result.status, done.result.output) == (Status.DONE, "done")
-    failures = [one.failure for one in done.tool_calls]
+def test_a_tool_that_exits_has_failed_and_its_model_reads_how(store: str) -> None:
+    team = asking(("leaves", "exit"), ("asserts", "odd"), ("leaves", "other"), ("writes", "exit"), ("asserts", "well"))
+    result = team.run_sync("go", runtime="inline", store=store)
+    assert (result.status, result.output) == (Status.DONE, "done")
+    with closing(open_journal(store)) as journal:
+        told = [codec.unpack(entry.body) for entry in journal.read(result.run_id)]
+    failures = [one.failure for one in told if isinstance(one, ToolCalled)]
     assert [one and one.verdict for one in failures] == [Verdict.TOOL_ERROR] * 4 + [None]
     assert [one.message.partition(" failed: ")[2] for one in failures if one] == [
         "SystemExit: 3", "Failed: not so", "Odd: odd", "SystemExit: 3",

@@ -162,7 +162,7 @@ def test_64_agents_never_make_more_model_calls_than_the_run_may(runtime: str, st
     if calls < 64:
         assert result.status is Status.BUDGET
         assert result.failure is not None
-        assert "model_calls of the run" in result.failure.message
+        assert "model calls of the run" in result.failure.message
     else:
         assert result.status is Status.DONE
 

@@ -141,10 +141,11 @@ def table(data: Sequence[Annotated]) -> list[str]:
     sure: dict[int, list[int]] = defaultdict(list)
     for at, said in enumerate(fresh):
         sure[min(int(said.confidence * 4), 3)].append(at)
-    lines.append("held out, how often the agent was right by how sure the judge was:")
+    lines.append("held out, how often the agent was right by how sure the judge was, and the agent with most words in the same runs:")
     for quarter, places in sorted(sure.items()):
         right = share(places, lambda at: same(fresh[at].who, data[at].who))
-        lines.append(f"  {quarter / 4:.2f} to {(quarter + 1) / 4:.2f}: {right.strip()} of {len(places)}")
+        plain = share(places, lambda at: same(most_words(data[at]), data[at].who))
+        lines.append(f"  {quarter / 4:.2f} to {(quarter + 1) / 4:.2f}: {right} of {len(places)}, most words {plain}")
     return lines
 
 

@@ -18,6 +18,7 @@ from protocols.plan import Plan, Task
 from protocols.team import MergeSpec, RoleSpec, Strategy, TeamSpec
 
 CALL = Usage(input_tokens=10, micros=7, model_calls=1, turns=1)
+SHORT = Usage(input_tokens=4, micros=3, model_calls=1, turns=1)
 
 
 def fetch(value: m.Value) -> object:
@@ -113,6 +114,20 @@ def review(task: str, attempt: int) -> m.ReviewAsked:
     return m.ReviewAsked(task=task, attempt=attempt, step=7, call=call, key=f"run-1/{task}/7", message="nobody saw its end")
 
 
+def open_writes(sim: Simulation, task: str) -> set[int]:
+    """The steps of the writes of a task that were begun, and of which nobody has said how they ended."""
+    found: set[int] = set()
+    for entry in sim.entries:
+        said = entry.body
+        if isinstance(said, m.ToolIntended) and said.task == task:
+            found.add(said.step)
+        elif (isinstance(said, m.ToolCalled) and said.task == task and said.failure is None) or (
+            isinstance(said, m.ReviewDecided) and said.task == task and said.decision in (m.Decision.DONE, m.Decision.NOT_DONE)
+        ):
+            found.discard(said.step)
+    return found
+
+
 def random_run(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Simulation:
     """A random life from its beginning to its end."""
     *_, sim = random_life(seed, asked, trouble)
@@ -129,6 +144,7 @@ def random_life(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Itera
     sim = Simulation(asked, room=dice.randint(1, 6), check=within_limits)
     leases: dict[tuple[str, int], list[int]] = {}
     waiting: set[tuple[str, int]] = set()
+    short: dict[tuple[str, int], Usage] = {}
     heard = 0
     for step in range(20_000):
         yield sim
@@ -140,6 +156,8 @@ def random_life(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Itera
         for message in news:
             if isinstance(message, m.LeaseGranted):
                 leases[message.task, message.attempt][0] += message.lease.model_calls
+                if message.limit:
+                    short[message.task, message.attempt] = message.lease
                 waiting.discard((message.task, message.attempt))
             elif isinstance(message, m.LeaseDenied):
                 waiting.discard((message.task, message.attempt))
@@ -171,18 +189,24 @@ def random_life(seed: int, asked: m.RunRequested, trouble: float = 0.2) -> Itera
             sim.finish(task, failure=Failure(verdict=Verdict.PROVIDER, message="no", retryable=dice.random() < 0.7))
         elif roll < 0.4:
             sim.finish(task, output=step)
-        elif roll < 0.5:
+        elif roll < 0.47:
             ran = dice.random() < 0.8
             sim.say(m.ToolCalled(task=task, attempt=attempt, step=step, call=ToolCall(id="c", name="look", arguments={}), ran=ran))
-        elif lease[0] > 0:
-            lease[0] -= 1
-            used = CALL.model_copy(update={"micros": dice.randint(0, CALL.micros), "input_tokens": dice.randint(1, CALL.input_tokens)})
+        elif roll < 0.5:
+            call = ToolCall(id="c", name="pay", arguments={"to": step})
+            sim.say(m.ToolIntended(task=task, attempt=attempt, step=step, call=call, key=f"run-1/{task}/{step}"))
+            if dice.random() < 0.6:  # else its end is not known
+                sim.say(m.ToolCalled(task=task, attempt=attempt, step=step, call=call, effect="write"))
+        elif lease[0] > 0 or not sim.state.ledger.limited:
+            lease[0] = max(lease[0] - 1, 0)
+            most = short.pop(key, CALL)
+            used = CALL.model_copy(update={"micros": dice.randint(0, most.micros), "input_tokens": dice.randint(1, most.input_tokens)})
             sim.say(m.ModelCalled(task=task, attempt=attempt, step=lease[1], model="x:y", request="r", usage=used))
             lease[1] += 1
         else:
             lease[1] += 1
             waiting.add(key)
-            sim.say(m.LeaseAsked(task=task, attempt=attempt, ask=lease[1], need=CALL))
+            sim.say(m.LeaseAsked(task=task, attempt=attempt, ask=lease[1], need=CALL, least=dice.choice([None, SHORT])))
     raise AssertionError("the run does not end")
 
 

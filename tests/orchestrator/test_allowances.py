@@ -1,27 +1,30 @@
 """Limits over many runs: reducers of random runs over one store, with deaths in between; then whole runs, in one process."""
 
 import asyncio
+import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from agents import Role, ScriptedModel, call, tool
 from agents import say as text
-from orchestrator import Board, Team, open_journal, purse
+from orchestrator import Board, Team, open_journal, purse, requests
 from orchestrator.code import pack
 from orchestrator.coordinator import Coordinator
 from orchestrator.fork import fork
 from orchestrator.host import Host
-from orchestrator.journal.allowances import EVERYONE, Claim, Limit, Window, of_user
+from orchestrator.journal.allowances import EVERYONE, Claim, Limit, Window, accounts_of, of_user
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.port import Journal
 from orchestrator.journal.sqlite import SqliteJournal
-from orchestrator.ledger import ALLOWANCE, Account, plus
+from orchestrator.ledger import ALLOWANCE, RUN, Account, plus
 from orchestrator.link import now
 from orchestrator.models import Models
 from orchestrator.reducer.allowances import is_idle, most, waits
@@ -30,12 +33,13 @@ from orchestrator.replay import replay
 from orchestrator.scheduler import EVERY
 from protocols import codec
 from protocols import messages as m
-from protocols.budget import ZERO, Amount, Limits, amount
+from protocols.budget import COUNTED, ZERO, Amount, Limits, amount
 from protocols.failures import BadInput, StorageError, Verdict
 from protocols.plan import Plan, Task
 from tests.orchestrator.simulation import Simulation, fan, random_life, request
 from tests.orchestrator.test_takeover import with_deaths
 
+STEPS = int(os.environ.get("CALLBOARD_STEPS", "40"))
 DAY = 86_400_000
 gate = asyncio.Event()
 
@@ -53,6 +57,7 @@ class Shell:
         self.store, self.run, self.user, self.dice = store, run, user, dice
         self.epoch, self.heard = 1, 0
         self.opened: Simulation | None = None
+        self.limits: list[Limit] = []
 
     @property
     def claim(self) -> Claim:
@@ -61,7 +66,12 @@ class Shell:
     def tend(self, sim: Simulation, at: int) -> None:
         news, self.heard = sim.said[self.heard :], len(sim.said)
         if self.opened is None or any(isinstance(one, m.RunResumed) for one in news):
+            self.epoch += self.opened is not None
             self.open(sim, at)
+        elif self.dice.random() < 0.3 and self.its() != self.limits:
+            self.open(sim, at)
+        if ALLOWANCE not in sim.state.ledger.accounts:
+            return
         if sim.ended:
             for _ in range(2):  # the second time it is known already
                 self.store.settle(self.claim, taken(sim), None, at, ended=True)
@@ -70,13 +80,16 @@ class Shell:
         elif self.dice.random() < 0.2:
             self.renew(sim, at)
 
+    def its(self) -> list[Limit]:
+        return [one for one in self.store.limits() if one.account in accounts_of(self.user)]
+
     def open(self, sim: Simulation, at: int) -> None:
-        if self.opened is not None:
-            self.epoch += 1
-        self.opened = sim
+        self.opened, self.limits = sim, self.its()
         if not sim.ended:
-            sim.say(m.AllowanceGranted(total=Limits(model_calls=0, tokens=0)))
-            self.store.join(self.claim, ZERO, at)
+            for one in purse.opening(self.limits, sim.state):
+                sim.say(one)
+        if not sim.ended and ALLOWANCE in sim.state.ledger.accounts:
+            self.store.join(self.claim, ZERO, at, taken(sim))
             self.give_back(sim, at)
 
     def draw(self, sim: Simulation, asked: m.AllowanceAsked, at: int) -> None:
@@ -84,6 +97,8 @@ class Shell:
         idle, many = is_idle(sim.state, need), most(sim.state, asked)
         for _ in range(self.dice.randint(1, 2)):  # the answer may be lost
             drawn = self.store.draw(self.claim, account.settled, account.reserved, need, many, at, idle=idle)
+            if isinstance(drawn, Limits):
+                self.fits(need, at)
         if self.dice.random() < 0.1:
             sim.say(m.RunResumed(epoch=self.epoch + 1))
         elif isinstance(drawn, Limits):
@@ -91,9 +106,17 @@ class Shell:
         elif not (waits(sim.state, asked) and (drawn.others or comes_back(sim.state, ALLOWANCE, drawn.dimension))):
             sim.say(m.AllowanceDenied(task=asked.task, attempt=asked.attempt, ask=asked.ask, limit=str(drawn)))
 
+    def fits(self, need: Amount, at: int) -> None:
+        """What was drawn just now passes no limit, however they were changed before."""
+        for (account, window, limits), used, reserved, _ in self.store.standings(at):
+            for place, name in enumerate(COUNTED):
+                bound = getattr(limits, name)
+                if account in accounts_of(self.user) and need[place] and bound is not None:
+                    assert used[place] + reserved[place] <= bound, f"{name} of {account} per {window}"
+
     def renew(self, sim: Simulation, at: int) -> None:
         if self.store.settle(self.claim, allowance(sim).settled, None, at) and sim.state.drawing is None:
-            sim.say(m.AllowanceGranted(total=Limits(model_calls=0, tokens=0)))
+            sim.say(m.AllowanceGranted(total=Limits(**{COUNTED[place]: 0 for place, _ in allowance(sim).bounds})))
             if self.dice.random() < 0.9:  # else it dies here
                 self.give_back(sim, at)
 
@@ -162,6 +185,84 @@ def test_runs_at_once_stay_within_the_limits_of_their_users_and_of_everyone(seed
     assert (total.used, total.reserved) == (used, ZERO)
 
 
+FIGURES = st.builds(Limits, model_calls=st.none() | st.integers(0, 60), tokens=st.none() | st.integers(0, 600))
+
+
+class Changes(RuleBasedStateMachine):
+    """Runs at work while limits of their users, of everyone and their own come, change and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store, self.at = MemoryJournal(), 365 * DAY
+        self.lives: list[tuple[Shell, Iterator[Simulation], Simulation]] = []
+        self.charged: list[Amount] = []
+        self.begun = 0
+
+    @precondition(lambda self: len(self.lives) < 4)
+    @rule(user=st.sampled_from(["ada", "bob"]), seed=st.integers(0, 10**9), budget=FIGURES)
+    def begin(self, user: str, seed: int, budget: Limits) -> None:
+        self.begun += 1
+        shell = Shell(self.store, f"run-{self.begun}", user, random.Random(seed))
+        life = random_life(seed, request(fan(8), budget=budget), trouble=shell.dice.choice([0.0, 0.2]))
+        sim = next(life)
+        sim.check = lambda state: granted_within_bounds(sim)
+        self.lives.append((shell, life, sim))
+
+    @precondition(lambda self: self.lives)
+    @rule(number=st.integers(0, 9), times=st.integers(1, 12))
+    def work(self, number: int, times: int) -> None:
+        shell, life, sim = one = self.lives[number % len(self.lives)]
+        for _ in range(times):
+            shell.tend(sim, self.at)
+            self.at += shell.dice.randint(0, 2_000)
+            if next(life, None) is None:
+                self.lives.remove(one)
+                shell.tend(sim, self.at)
+                if ALLOWANCE in sim.state.ledger.accounts:
+                    assert taken(sim) == allowance(sim).settled == sim.state.ledger.accounts[RUN].settled
+                    self.charged.append(taken(sim))
+                return
+
+    @rule(account=st.sampled_from([EVERYONE, of_user("ada"), of_user("bob")]), window=st.sampled_from(Window), limits=FIGURES)
+    def limit(self, account: str, window: Window, limits: Limits) -> None:
+        self.store.set_limits([Limit(account, window, limits)])
+
+    @precondition(lambda self: self.lives)
+    @rule(number=st.integers(0, 9), budget=FIGURES, lifted=st.booleans())
+    def budget(self, number: int, budget: Limits, lifted: bool) -> None:
+        sim = self.lives[number % len(self.lives)][2]
+        if not sim.ended:
+            sim.say(m.BudgetChanged(budget=budget, lifted=lifted))
+
+    @rule(jump=st.integers(0, 2 * DAY))
+    def clock(self, jump: int) -> None:
+        self.at += jump
+
+    def teardown(self) -> None:
+        while self.lives:
+            self.work(self.at, 1)
+        assert self.store.drawing() == []
+        self.store.set_limits([Limit(EVERYONE, Window.TOTAL, Limits(model_calls=0))])
+        (total,) = (one for one in self.store.standings(self.at, EVERYONE) if one.limit.window is Window.TOTAL)
+        assert total.reserved == ZERO
+        assert total.used == tuple(sum(used[place] for used in self.charged) for place in range(5))
+
+
+def granted_within_bounds(sim: Simulation) -> None:
+    """Nobody is granted more than there is, whatever was lowered before."""
+    last = sim.said[-1] if sim.said else None
+    if isinstance(last, m.LeaseGranted):
+        for account in sim.state.ledger.accounts.values():
+            for place, bound in account.bounds:
+                assert not amount(last.lease)[place] or account.settled[place] + account.reserved[place] <= bound
+
+
+def test_limits_that_change_while_runs_work_bound_what_is_drawn_after_and_count_everything_once() -> None:
+    examples = 15 if STEPS < 1000 else 4
+    settled = settings(stateful_step_count=STEPS, max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(Changes, settings=settled)
+
+
 # --- whole runs ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,7 +309,7 @@ def test_runs_of_one_user_share_a_limit_exactly_and_say_whose_it_was(store: str)
     short = [one for one in results[:3] if one.status is m.Status.BUDGET]
     assert short
     for one in short:
-        assert one.failure.message == "the limit on model_calls of user ada per day was reached"
+        assert one.failure.message == "the limit on model calls of user ada per day was reached"
     (again,) = carried(store, (reading(1), "ada"))
     assert again.status is m.Status.BUDGET
     assert again.usage.model_calls == 0
@@ -253,6 +354,91 @@ def test_a_limit_that_is_raised_or_taken_away_while_a_run_works_holds_from_its_n
     raised, freed = asyncio.run(carry())
     assert (raised.usage.model_calls, raised.status) == (9, m.Status.BUDGET)
     assert (freed.usage.model_calls, freed.status) == (6, m.Status.DONE)
+
+
+@tool
+def look(page: str) -> str:
+    """Look at a page."""
+    return f"{page} is blank"
+
+
+def walking(turns: int, agents: int = 1) -> Team:
+    """Agents that look at one page after the other."""
+
+    def reply(asked: Any) -> Any:
+        seen = sum(one.role == "tool" for one in asked.messages)
+        return call("look", page=f"p{seen}") if seen < turns else text("done")
+
+    model, limits = ScriptedModel(reply, latency=0.01), Limits(turns=1_000)
+    walker = Role("walker", instructions="Look.", input=str, output=str, tools=[look], model=model, limits=limits)
+    return Team("walking", [walker], planner=Plan(tasks=tuple(Task(id=f"w{n}", role="walker", input="x") for n in range(agents))))
+
+
+async def called(handle: Any, times: int) -> None:
+    """Return when a run has made so many model calls."""
+    async for entry in handle.events():
+        times -= isinstance(entry.body, m.ModelCalled)
+        if times == 0:
+            return
+
+
+def test_agents_of_a_run_that_began_without_limits_come_under_one_with_all_that_they_have_used(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purse, "LOOK_SECONDS", 0.02)
+
+    async def carry() -> list[Any]:
+        async with Board(runtime="inline", store=store) as board:
+            walk, other = await board.start(walking(500, 2), user="ada"), await board.start(walking(20), user="bob")
+            await called(walk, 3)
+            limit(store, Limit(of_user("ada"), Window.DAY, Limits(model_calls=100)))
+            return [await walk.result(), await other.result()]
+
+    walk, other = asyncio.run(carry())
+    assert (walk.status, walk.usage.model_calls) == (m.Status.BUDGET, 100)
+    assert walk.failure.message == "the limit on model calls of user ada per day was reached"
+    assert standing(store, of_user("ada"))[0] == (walk.usage.tokens, 0, 100, walk.usage.tool_calls, 100)
+    assert other.status is m.Status.DONE
+    assert not [tag for tag in tags(store, other.run_id) if "Allowance" in tag or "Lease" in tag]
+
+
+@pytest.mark.parametrize(("budget", "changed", "calls"), [(None, 60, 60), (80, 40, 40), (30, 60, 60), (30, None, 101)])
+def test_the_budget_of_a_run_at_work_is_set_lowered_raised_and_lifted(
+    store: str, monkeypatch: pytest.MonkeyPatch, budget: int | None, changed: int | None, calls: int
+) -> None:
+    monkeypatch.setattr(requests, "REQUEST_SECONDS", 0.02)
+
+    async def carry() -> Any:
+        async with Board(runtime="inline", store=store) as board:
+            handle = await board.start(walking(100), budget=Limits(model_calls=budget))
+            await called(handle, 3)
+            journal = open_journal(store)
+            journal.post(handle.run_id, codec.pack(m.BudgetChanged(budget=Limits(model_calls=changed), lifted=changed is None)))
+            journal.close()
+            return await handle.result()
+
+    result = asyncio.run(carry())
+    assert result.usage.model_calls == calls
+    assert result.status is (m.Status.BUDGET if changed else m.Status.DONE)
+
+
+def test_a_limit_that_is_set_while_coordinators_follow_each_other_counts_what_was_used_under_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purse, "LOOK_SECONDS", 0.01)
+    path = tmp_path / "journal.db"
+
+    async def set_later() -> None:
+        while not tags(str(path), "run-1")["ModelCalled"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        limit(str(path), Limit(EVERYONE, Window.DAY, Limits(model_calls=200, tool_calls=200)))
+
+    async def carry() -> Any:
+        return (await asyncio.gather(with_deaths(path, 2, Limits()), set_later()))[0]
+
+    assert asyncio.run(carry())[0] is m.Status.DONE
+    assert standing(str(path), EVERYONE)[0][2:4] == (24, 18)
+    assert tags(str(path), "run-1")["AllowanceAsked"] > 0
 
 
 @tool

@@ -97,12 +97,16 @@ def test_a_wrong_file_sets_nothing(called: Called, tmp_path: Path, told: str, se
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["set", "--per", "day", "--usd", "1"], "say whose limit: --user NAME, or --everyone"),
+        (["set", "--per", "day", "--usd", "1"], "say whose limit: --user NAME, --everyone, or --run RUN"),
         (["set", "--user", "ada", "--everyone", "--per", "day", "--usd", "1"], "say whose limit"),
         (["set", "--user", "ada", "--per", "day"], "give at least one limit"),
         (["set", "--user", "ada", "--per", "day", "--usd", "much"], "--usd 'much' is no amount of money"),
         (["set", "--user", "ada", "--per", "day", "--tokens", "-1"], "-1 is not in the range"),
-        (["set", "--user", "ada", "--usd", "1"], "Missing option '--per'"),
+        (["set", "--user", "ada", "--usd", "1"], "say over which time it counts: --per run, hour"),
+        (["set", "--user", "ada", "--per", "day", "--timeout", "9"], "--timeout is for one run"),
+        (["set", "--run", "last", "--user", "ada", "--usd", "1"], "leave out --user, --everyone and --per"),
+        (["set", "--run", "last", "--timeout", "-1"], "--timeout -1.0 is no time to work in"),
+        (["clear", "--run", "last", "--per", "day"], "leave out --user, --everyone and --per"),
         (["load", "nowhere.toml"], "nowhere.toml can't be read"),
     ],
 )

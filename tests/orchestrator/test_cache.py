@@ -5,9 +5,11 @@ import secrets
 from typing import Any
 
 import pytest
+from aiohttp import web
 
-from agents import Context, Role, ScriptedModel, call, role, tool
+from agents import Context, HttpModel, Role, ScriptedModel, call, role, tool
 from orchestrator import Board, RunResult, Team, open_journal
+from orchestrator.claims import Claims
 from orchestrator.cli import main
 from orchestrator.observe import metrics
 from orchestrator.observe.meter import Meter
@@ -18,7 +20,9 @@ from protocols.budget import NOTHING, Limits
 from protocols.chat import ModelRequest, Price
 from protocols.envelope import Envelope
 from protocols.failures import BadInput
+from protocols.messages import Status
 from protocols.plan import Plan, Task
+from tests.conftest import Endpoint, said
 
 PRICE = Price(input_micros=1_000_000, output_micros=1_000_000)
 
@@ -66,7 +70,7 @@ def test_the_shared_cache_holds_for_all_users_until_it_is_too_old(store: str, mo
     assert model.calls == 2
     later = open_journal(store)
     at = max(entry.at for row in later.runs() for entry in later.read(row.run))
-    monkeypatch.setattr("orchestrator.coordinator.now", lambda: at + 60_001)
+    monkeypatch.setattr("orchestrator.claims.now", lambda: at + 60_001)
     run(team, "x", store)
     assert model.calls == 3
 
@@ -162,10 +166,10 @@ def test_a_tool_whose_result_depends_on_more_than_its_arguments_can_not_be_pure(
         with pytest.raises(BadInput, match="may depend on more than its arguments"):
             tool(pure=True)(function)
     for settings in ({"effect": "write"}, {"repeatable": True}, {"cache_seconds": 0}):
-        with pytest.raises(BadInput, match="can't be pure"):
+        with pytest.raises(BadInput, match=r"can't be pure|cache_seconds: .* greater than 0"):
             tool(pure=True, **settings)(plain)
     for settings in ({"cache": "everyone"}, {"cache": "user", "cache_seconds": 0}):
-        with pytest.raises(BadInput, match="cache is 'user' or 'shared'"):
+        with pytest.raises(BadInput, match=r"cache: Input should be 'user' or 'shared'|cache_seconds: Input should be greater than 0"):
             Role("clerk", **settings)
 
 
@@ -196,3 +200,81 @@ def test_a_plan_of_equal_tasks_asks_once_when_they_follow_each_other(store: str)
     result = run(Team("askers", team.roles, planner=plan), None, store)
     assert result.output == ["answer x"] * 5
     assert model.calls == result.usage.model_calls == 1
+
+
+# --- equal requests at the same moment ----------------------------------------------------------------------------------
+
+
+def asking(endpoint: Endpoint, *inputs: str, seconds: float | None = None) -> Team:
+    """Tasks with these inputs, all at once; those named ``hasty`` have so many seconds."""
+    model = HttpModel(endpoint.url, "m")
+    limits = Limits(seconds=seconds)
+    roles = [Role(name, "Answer.", model=model, cache="user", limits=limits if name == "hasty" else None) for name in ("asker", "hasty")]
+    tasks = [Task(id=f"t{n}", role="hasty" if seconds and n else "asker", input=text) for n, text in enumerate(inputs)]
+    return Team("many", roles, planner=Plan(tasks=tuple(tasks)))
+
+
+def slowly(endpoint: Endpoint, *, refuse: int = 0, seconds: float = 0.3) -> None:
+    """It answers late, and refuses this many requests first."""
+
+    async def answer(request: dict[str, Any]) -> Any:
+        mine = len(endpoint.requests)
+        await asyncio.sleep(seconds)
+        return web.Response(status=400, text="no") if mine <= refuse else web.json_response(said("yes"))
+
+    endpoint.answer = answer
+
+
+def test_equal_requests_at_the_same_moment_are_one_call_on_all_hosts(runtime: str, store: str, endpoint: Endpoint) -> None:
+    slowly(endpoint)
+    hosts = {} if runtime == "inline" else {"hosts": 2}
+    result = asking(endpoint, *["x"] * 20).run_sync(None, runtime=runtime, store=store, **hosts)
+    assert result.output == ["yes"] * 20
+    assert len(endpoint.requests) == result.usage.model_calls == 1
+    assert sorted(one.cached for one in called(store, result.run_id)) == [False] + [True] * 19
+
+
+def test_who_waits_for_an_equal_request_needs_no_room_and_no_time(store: str, endpoint: Endpoint) -> None:
+    slowly(endpoint, seconds=0.8)
+    result = run(asking(endpoint, *["x"] * 6, seconds=0.6), None, store, budget=Limits(model_calls=1))
+    assert result.output == ["yes"] * 6
+
+
+def test_one_that_fails_leaves_it_to_the_next(store: str, endpoint: Endpoint) -> None:
+    slowly(endpoint, refuse=2)
+    result = run(asking(endpoint, *["x"] * 6), None, store)
+    assert len(endpoint.requests) == result.usage.model_calls == 3
+    assert [one.failure is None for one in result.tasks].count(True) == 4
+
+
+def test_who_is_cancelled_while_waiting_is_waited_for_by_nobody(store: str, endpoint: Endpoint) -> None:
+    slowly(endpoint, refuse=1)
+
+    async def three() -> list[RunResult]:
+        async with Board(runtime="inline", store=store) as board:
+            runs = [await board.start(asking(endpoint, "x"), None) for _ in range(3)]
+            async with asyncio.timeout(10):
+                while not endpoint.requests:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                await runs[1].cancel("enough")
+                return [await one.result() for one in runs]
+
+    first, second, third = asyncio.run(three())
+    assert [one.status for one in (first, second, third)] == [Status.FAILED, Status.CANCELLED, Status.DONE]
+    assert len(endpoint.requests) == 2
+    assert second.usage == NOTHING
+
+
+def test_a_claim_that_is_neither_kept_nor_let_go_lapses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.claims.CLAIM_SECONDS", 0.05)
+
+    async def work() -> list[str | None]:
+        claims = Claims(open_journal("memory:"))
+        assert await claims.kept("x", "gone") is None
+        waiting = [asyncio.create_task(claims.kept("x", f"{n}")) for n in range(3)]
+        assert await waiting[0] is None
+        claims.let_go("x", "gone")  # too late to matter
+        await claims.keep("x", "made", 60.0)
+        return [await one for one in waiting[1:]]
+
+    assert asyncio.run(work()) == ["made", "made"]

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli import amounts, main
-from orchestrator.journal import open_journal
+from orchestrator.journal import Entry, open_journal
+from protocols import codec
 from protocols.failures import BadInput
 from protocols.messages import TasksAdded
 from protocols.plan import Task
@@ -303,6 +305,40 @@ def test_reading_makes_no_journal(folder, called, arguments):
     called(*arguments)
     assert not (folder / "mistyped.db").exists()
     assert not (folder / "home").exists()
+
+
+def test_a_run_that_was_claimed_and_never_began_is_no_run(called, tmp_path):
+    store = str(tmp_path / "claimed.db")
+    with closing(open_journal(store)) as journal:
+        journal.claim("r1")
+    assert called("runs", "--store", store)[1:] == ("", "no runs yet; start one with `callboard run TARGET`\n")
+    for command in ("resume", "show", "cancel", "trace"):
+        code, out, err = called(command, "r1", "--store", store)
+        assert (code, out, "this journal holds no runs yet" in err) == (2, "", True)
+
+
+def test_one_run_that_can_not_be_read_stops_no_other(folder, called):
+    (folder / "pieces.py").write_text(PIECES)
+    store = str(folder / "several.db")
+    assert called("run", "pieces.py", "--goal", '["a"]', "--run-id", "good", "--runtime", "inline", "--store", store)[0] == 0
+    newer, garbage = codec.pack_value([99, "RunRequested", {}]), b"what is this"
+    with closing(open_journal(store)) as journal:
+        began = [entry.body for entry in journal.pick("good", [1, 2])]
+        for run, bodies in {"damaged": [*began, garbage], "begun": began, "newer": [newer]}.items():
+            entries = [
+                Entry(run, at, 1, codec.unpack_value(body)[1] if body != garbage else "TaskEnded", body)
+                for at, body in enumerate(bodies, 1)
+            ]
+            journal.append(entries, {run: journal.claim(run)})
+    code, _, err = called("resume", "--all", "--runtime", "inline", "--store", store)
+    assert code == 6
+    assert "begun has ended: done" in err
+    assert "damaged is left out: these 12 bytes are no message" in err
+    assert "newer is left out: entry 1 of newer can't be read" in err
+    code, out, err = called("runs", "--store", store)
+    assert (code, [line.split()[0] for line in out.splitlines()]) == (6, ["run", "begun", "good"])
+    for command in (["failures"], ["reviews"], ["prune", "--older-than", "2020-01-01", "--status", "running"]):
+        assert "Traceback" not in called(*command, "--store", store)[2]
 
 
 def test_a_goal_that_does_not_fit_is_refused_before_the_run_begins(folder, called):

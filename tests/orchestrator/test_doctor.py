@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from orchestrator.checkup import machine, software, surroundings
 from orchestrator.checkup.check import Check, carried_out
 from orchestrator.cli import main
-from orchestrator.journal import open_journal
+from orchestrator.journal import Entry, open_journal
 
 ROOT = Path(__file__).parents[2]
 HIDDEN = "sk-never-shown"
@@ -170,7 +170,8 @@ def test_the_journal_is_opened_and_never_made(at_home: Path) -> None:
     assert machine.journal().what.startswith("none yet")
     assert not at_home.exists()
     journal = open_journal()
-    journal.claim("run-1")
+    journal.append([Entry("run-1", 1, 1, "RunRequested", b"begun")], {"run-1": journal.claim("run-1")})
+    journal.claim("run-2")  # and never begun
     journal.close()
     assert machine.journal().status == "note"
     assert "1 run, " in machine.journal().what

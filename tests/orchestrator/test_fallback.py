@@ -476,12 +476,12 @@ def test_a_fallback_that_can_not_work_is_refused_when_the_team_is_made(roles: Ca
 
 @pytest.mark.parametrize(
     ("reserve", "sentence"),
-    [(Limits(seconds=3), "has seconds, which can't be kept"), (Limits(model_calls=9), "is 9 model_calls of 8; keep less")],
+    [(Limits(seconds=3), "has seconds, which can't be kept"), (Limits(model_calls=9), "is 9 model calls of 8 model calls; keep less")],
 )
 def test_a_reserve_that_can_not_be_kept_is_refused(reserve: Limits, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
         Team("desk", [count], budget=Limits(model_calls=8), reserve=reserve)
-    with pytest.raises(BadInput, match="of 1; keep less"):
+    with pytest.raises(BadInput, match="of 1 model call; keep less"):
         Team("desk", [count], reserve=Limits(model_calls=2)).run_sync({"text": ""}, runtime="inline", budget=Limits(model_calls=1))
 
 

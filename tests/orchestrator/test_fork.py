@@ -295,7 +295,9 @@ def test_the_command_forks_carries_on_and_show_tells_from_where(
     code, said, told = typed("fork", "one", "--at", "3", "--runtime", "inline", "--run-id", "two")
     assert (code, said) == (0, "said hi\n")
     assert "two begins with entries 1 to 3 of one" in told
-    assert "forked  one at entry 3" in typed("show", "two")[1]
+    shown = typed("show", "two")[1]
+    assert "forked  one at entry 3" in shown
+    assert "resumed" not in shown
     assert json.loads(typed("show", "two", "--json")[1])["forked"] == ["one", 3]
     assert typed("fork", "one", "--at", "1", "--goal", "ho", "--runtime", "inline", "-q")[:2] == (0, "said ho\n")
     for wrong in (("--role-override", "echo"), ("--role-override", "echo=nobody:x"), ("--at", "99")):

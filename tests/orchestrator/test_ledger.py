@@ -136,6 +136,15 @@ class Walk(RuleBasedStateMachine):
         bounded = {name: max(limit, taken[place]) for place, (name, limit) in enumerate(given.items()) if limit is not None}
         self.model.parents[RUN], self.model.limits[TOP] = TOP, Limits(**bounded)
 
+    @rule(limits=LIMITS)
+    def bound(self, limits: Limits) -> None:
+        """Somebody changes the run's own limits: above a new one nothing is promised, and what was stays."""
+        self.ledger.bound(limits)
+        self.model.limits[RUN] = limits
+        taken = [self.model.settled(RUN, place) + self.model.reserved(RUN, place) for place in range(5)]
+        bounded = [taken[place] if (limit := getattr(limits, name)) is None else limit for place, name in enumerate(COUNTED)]
+        self.model.excess = plus(self.model.excess, tuple(max(more - limit, 0) for more, limit in zip(taken, bounded, strict=True)))
+
     @invariant()
     def adds_up(self) -> None:
         for name, account in self.ledger.accounts.items():

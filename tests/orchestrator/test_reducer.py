@@ -118,7 +118,7 @@ def test_a_run_that_ends_at_a_limit_says_what_of_it_was_written_off() -> None:
     sim.finish("t0", failure=Failure(verdict=Verdict.BUDGET, message="no room"))
     assert sim.state.failure is not None
     lost = "6 calls ($0.000042) that lost hosts had reserved counted as used"
-    assert sim.state.failure.message == f"the limit on model_calls of the run was reached; {lost}"
+    assert sim.state.failure.message == f"the limit on model calls of the run was reached; {lost}"
 
 
 def test_concurrency_of_a_role_bounds_its_tasks_at_work() -> None:

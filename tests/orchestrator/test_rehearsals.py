@@ -1,14 +1,16 @@
 """Rehearsals: faults happen where a test wants them, and what users' tools do to the outside is what they may count on."""
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agents import Context, Role, ScriptedModel, call, tool
+from agents import Context, Role, ScriptedModel, call, role, tool
 from agents.effects import Done, NotDone, Reconciled
 from orchestrator import Team
 from orchestrator.testing import (
@@ -146,6 +148,55 @@ def test_several_hosts_and_a_recorded_model(store: str) -> None:
 def test_a_rehearsal_that_can_not_work_says_so(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         rehearse(Shop().team(), "go", **settings)
+
+
+def saying(say: Callable[[], Any], where: str) -> Team:
+    """A team in which this is said in a tool, in a task that a tool begins, by the model, or in a function."""
+
+    @tool
+    def look() -> str:
+        """Look."""
+        return str(say())
+
+    @tool
+    async def gather() -> str:
+        """Look in a task."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(say))
+        return ""
+
+    @role
+    async def function(goal: str) -> str:
+        return str(say())
+
+    calls = {"tool": "look", "group": "gather"}
+    script: Any = [call(calls[where]), "done"] if where in calls else lambda request: say()
+    return Team("said", [function if where == "function" else Role("one", tools=[look, gather], model=ScriptedModel(script))])
+
+
+def asserts() -> None:
+    assert len("ab") == 3, "two is not three"
+
+
+@pytest.mark.parametrize("where", ["tool", "group", "model", "function"])
+def test_what_a_test_says_inside_of_the_work_is_its_outcome(where: str) -> None:
+    with pytest.raises(pytest.fail.Exception, match="wrong price"):
+        rehearse(saying(lambda: pytest.fail("wrong price"), where), "go")
+    with pytest.raises(pytest.skip.Exception, match="not today"):
+        rehearse(saying(lambda: pytest.skip("not today"), where), "go")
+    with pytest.raises(AssertionError, match="two is not three"):
+        rehearse(saying(asserts, where), "go")
+
+
+def test_an_error_of_a_program_is_the_works_and_not_the_tests() -> None:
+    for error in (ValueError("no"), SystemExit("no")):
+        done = rehearse(saying(partial(_raise, error), "tool"), "go")
+        assert done.result.output == "done"
+        assert "no" in done.tool_calls[0].content
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 PROOF = """

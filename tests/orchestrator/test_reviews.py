@@ -7,33 +7,50 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from agents import Context, Role, ScriptedModel, Tool, call, tool
+from agents.effects import Done, NotDone
 from orchestrator import Board, RunResult, Team, open_journal, reducer
 from orchestrator.coordinator import Coordinator
 from orchestrator.host import Host
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.port import Entry, Journal
-from orchestrator.observe.history import History, summarize
+from orchestrator.observe.history import History, summarize, unpacked
 from orchestrator.observe.progress import Progress
 from orchestrator.observe.reviews import reviews
 from orchestrator.observe.summary import WAITING, State
-from orchestrator.reducer.state import Phase
+from orchestrator.observe.trace import Outcome, attempts
+from orchestrator.reducer.state import STEPS_A_ROLE, Phase
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import Limits
-from protocols.chat import ModelRequest
+from protocols.chat import ModelRequest, ToolCall
 from protocols.envelope import Envelope
 from protocols.failures import BadInput, Failure, StorageError, Verdict
 from protocols.plan import Plan, Task, ref
-from tests.orchestrator.simulation import CALL, Simulation, fan, fetch, random_run, request, review, within_limits
+from protocols.team import FallbackSpec
+from tests.orchestrator.simulation import (
+    CALL,
+    Simulation,
+    fan,
+    fetch,
+    open_writes,
+    random_life,
+    random_run,
+    request,
+    review,
+    team,
+    within_limits,
+)
 from tests.orchestrator.test_coordinator import FullDisk, with_coordinator
 from tests.orchestrator.test_reducer import delegating
 
+PAY = ToolCall(id="c", name="pay", arguments={"to": "ann"})
 DOUBT = Failure(verdict=Verdict.EFFECT_IN_DOUBT, message="in doubt")
 
 
@@ -107,6 +124,22 @@ def test_a_subtask_in_review_ends_with_its_doubt_when_nobody_needs_it_any_more()
     assert sim.ended
 
 
+def test_an_attempt_that_ends_in_a_review_is_no_failed_try_unless_it_was_recorded_as_one() -> None:
+    for counted in (False, True):
+        spec = team("worker")
+        worker = spec.roles["worker"].model_copy(update={"attempts": 2})
+        sim = Simulation(request(fan(1), spec.model_copy(update={"roles": {"worker": worker}})))
+        for attempt in (1, 2):
+            sim.dispatch()
+            sim.say(review("t0", attempt).model_copy(update={"counted": counted}))
+            sim.say(decided(m.Decision.RETRY))
+        sim.dispatch()
+        sim.finish("t0", failure=Failure(verdict=Verdict.PROVIDER, message="no", retryable=True))
+        assert sim.ended is counted
+    written = msgpack.packb([2, "ReviewAsked", review("t0", 1).model_dump(mode="json", exclude={"counted"})])
+    assert codec.unpack(written) == review("t0", 1).model_copy(update={"counted": True})
+
+
 def test_nobody_is_asked_in_a_run_that_is_ending() -> None:
     sim = Simulation(request(fan(1)))
     sim.dispatch()
@@ -116,6 +149,56 @@ def test_nobody_is_asked_in_a_run_that_is_ending() -> None:
     sim.finish("t0", failure=DOUBT)
     assert sim.state.status is m.Status.CANCELLED
     assert sim.state.tasks["t0"].failure == DOUBT
+
+
+def intent(task: str = "t0", attempt: int = 1, step: int = 7) -> m.ToolIntended:
+    return m.ToolIntended(task=task, attempt=attempt, step=step, call=PAY, key=f"run-1/{task}/{step}", began=1)
+
+
+def with_fallback() -> m.RunRequested:
+    spec = team("worker", "other")
+    to = (FallbackSpec(kind="role", role="other"),)
+    roles = spec.roles | {"worker": spec.roles["worker"].model_copy(update={"fallbacks": to, "attempts": 1})}
+    return request(fan(1), spec.model_copy(update={"roles": roles}))
+
+
+@pytest.mark.parametrize("losses", [0, 5], ids=["it gave up", "its hosts were lost"])
+def test_a_write_in_doubt_is_settled_by_a_person_before_a_fallback_could_make_it_again(losses: int) -> None:
+    sim = Simulation(with_fallback())
+    sim.dispatch()
+    sim.say(intent())
+    if losses:
+        for attempt in range(1, losses + 1):
+            assert sim.state.tasks["t0"].phase is Phase.RUNNING
+            sim.say(m.AttemptsLost(host="h1", tasks=(("t0", attempt),)))
+            sim.dispatch()
+    else:
+        sim.finish("t0", failure=Failure(verdict=Verdict.DEADLINE, message="too long"))
+    me = sim.state.tasks["t0"]
+    assert me.phase is Phase.IN_REVIEW
+    assert me.review is not None
+    assert (me.review.step, me.review.key, me.review.call) == (7, "run-1/t0/7", PAY)
+    assert sim.dispatch() == []
+    sim.say(decided(m.Decision.NOT_DONE))
+    assert [one.attempt for one in sim.dispatch()] == [max(losses, 1) + 1]
+    sim.finish("t0", failure=Failure(verdict=Verdict.DEADLINE, message="too long"))
+    assert me.task.role == "other"
+    sim.complete()
+    assert sim.state.status is m.Status.DONE
+
+
+@given(seed=st.integers(0, 10**9))
+@settings(max_examples=60, deadline=None)
+def test_no_task_ends_or_changes_hands_with_a_write_in_doubt_unless_its_end_says_so(seed: int) -> None:
+    fallen = False
+    for sim in random_life(seed, with_fallback(), trouble=0.3):
+        me = sim.state.tasks["t0"]
+        if me.phase is Phase.FAILED and sim.state.stopping is None and open_writes(sim, "t0"):
+            assert me.failure is not None
+            assert me.failure.verdict is Verdict.EFFECT_IN_DOUBT
+        if me.fallen and not fallen:
+            fallen = True
+            assert not open_writes(sim, "t0")
 
 
 @given(seed=st.integers(0, 10**9))
@@ -351,3 +434,117 @@ def test_a_decision_that_can_not_be_meant_is_one_sentence(
     assert code == 2
     assert sentence in err
     assert "Traceback" not in err
+
+
+# --- writes that are broken off -----------------------------------------------------------------------------------------
+
+
+def biller(paid: list[str], reconcile: Any = None) -> Team:
+    """A role whose time is over while it pays, and one that takes over from it and pays as well."""
+
+    async def pay(context: Context) -> str:
+        """Pay."""
+        paid.append(context.key)
+        if context.step < STEPS_A_ROLE:
+            await asyncio.sleep(5)
+        return "paid"
+
+    tools = [tool(effect="write", reconcile=reconcile)(pay)]
+    model = ScriptedModel(lambda request: request.messages[-1].content if request.messages[-1].role == "tool" else call("pay"))
+    second = Role("second", input=str, output=str, tools=tools, model=model)
+    first = Role("first", input=str, output=str, tools=tools, model=model, limits=Limits(seconds=0.1), fallback={"*": second})
+    return Team("biller", [first, second], planner=lambda goal: Plan(tasks=(Task(id="t", role="first", input=goal),)))
+
+
+def test_a_write_that_was_broken_off_goes_to_a_person_and_not_to_a_fallback(store: str) -> None:
+    paid: list[str] = []
+
+    async def work() -> tuple[RunResult, list[str]]:
+        async with Board(runtime="inline", store=store) as board:
+            handle = await board.start(biller(paid), "go")
+            async for envelope in handle.events():
+                if isinstance(envelope.body, m.ReviewAsked):
+                    break
+            before = list(paid)
+            await handle.decide("t", m.Decision.DONE, user="ada", result="paid")
+            return await handle.result(), before
+
+    result, before = asyncio.run(work())
+    assert before == [f"{result.run_id}/t/1"]
+    assert result.status is m.Status.DONE
+    [asked] = reviews(open_journal(store), result.run_id)
+    assert (asked.decision, asked.user) == (m.Decision.DONE, "ada")
+    assert "did not end in the 0.1 s" in asked.message
+    assert "was stopped before it ended" in asked.evidence[-1]
+    assert [one.outcome for one in attempts(open_journal(store).read(result.run_id))][-1] is Outcome.IN_DOUBT
+    assert_replays(open_journal(store), result.run_id)
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_nobody_is_asked_of_a_write_that_its_tool_can_tell_of(store: str, happened: bool) -> None:
+    paid: list[str] = []
+
+    async def look(key: str) -> Done | NotDone:
+        return Done("paid") if happened else NotDone()
+
+    result = biller(paid, look).run_sync("go", runtime="inline", store=store)
+    assert result.status is m.Status.DONE
+    assert result.tasks[-1].role == "second"
+    assert reviews(open_journal(store), result.run_id) == []
+    settled = [one for one in map(unpacked, open_journal(store).read(result.run_id)) if isinstance(one, m.ToolCalled) and one.settled]
+    assert [(one.settled, one.failure is None) for one in settled] == [("reconcile", happened)]
+
+
+def test_a_write_of_which_nobody_knew_when_its_run_was_cancelled_is_listed(store: str, typed: Callable[..., tuple[int, str, str]]) -> None:
+    paid: list[str] = []
+
+    async def work() -> RunResult:
+        async with Board(runtime="inline", store=store) as board:
+            handle = await board.start(biller(paid), "go")
+            async for envelope in handle.events():
+                if isinstance(envelope.body, m.ToolIntended):
+                    await handle.cancel("enough")
+            return await handle.result()
+
+    result = asyncio.run(work())
+    assert result.status is m.Status.CANCELLED
+    assert "nothing waits for a person" in typed("reviews", "--all")[2]
+    assert f"{result.run_id}/t/1" in typed("reviews", "--all")[1]
+    assert "1 write of" in typed("show", "last")[2]
+    code, _, err = typed("review", "last", "t", "--done")
+    assert (code, "waits for nobody any more" in err) == (2, True)
+
+
+def test_nobody_takes_over_from_a_task_that_ended_while_its_subtask_wrote() -> None:
+    spec = team("worker", "other")
+    worker = spec.roles["worker"].model_copy(update={"fallbacks": (FallbackSpec(kind="role", role="other"),), "delegates": True})
+    sim = Simulation(request(fan(1), spec.model_copy(update={"roles": spec.roles | {"worker": worker}})))
+    sim.dispatch()
+    sim.say(m.SubtasksAsked(task="t0", attempt=1, step=0, tasks=(Task(id="t0/a", role="worker"),)))
+    sim.dispatch()
+    sim.say(intent("t0/a"))
+    sim.finish("t0", failure=Failure(verdict=Verdict.CODE_ERROR, message="it raised"))
+    me, child = sim.state.tasks["t0"], sim.state.tasks["t0/a"]
+    assert me.failure is not None
+    assert (me.failure.verdict, me.failure.evidence) == (Verdict.EFFECT_IN_DOUBT, ("run-1/t0/a/7",))
+    assert me.failure.message.startswith("it raised; and pay, begun by its subtask 't0/a'")
+    assert (me.phase, child.phase, me.fallen) == (Phase.FAILED, Phase.FAILED, ())
+    history = History("run-1")
+    for entry in sim.entries:
+        history.add(entry.body, entry.at, entry.seq)
+    told = history.task("t0")
+    assert told is not None
+    assert told.failure == me.failure
+
+
+def test_a_decision_on_one_question_is_none_on_the_next_at_the_same_place() -> None:
+    sim = Simulation(request(fan(1)))
+    sim.dispatch()
+    sim.say(review("t0", 1))
+    sim.say(decided(m.Decision.NOT_DONE).model_copy(update={"attempt": 1}))
+    sim.dispatch()
+    sim.say(review("t0", 2))
+    sim.say(decided(m.Decision.NOT_DONE).model_copy(update={"attempt": 1}))
+    assert sim.state.tasks["t0"].phase is Phase.IN_REVIEW
+    sim.say(decided(m.Decision.NOT_DONE).model_copy(update={"attempt": 2}))
+    assert [one.attempt for one in sim.dispatch()] == [3]

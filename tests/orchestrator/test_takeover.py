@@ -76,12 +76,15 @@ class Scarce(ScriptedModel):
             Scarce.under_way -= 1
 
 
-def team(model: type[ScriptedModel] = ScriptedModel) -> Team:
+BUDGET = Limits(tokens=1_000_000, tool_calls=60)
+
+
+def team(model: type[ScriptedModel] = ScriptedModel, budget: Limits = BUDGET) -> Team:
     writer = Role("writer", instructions="Write.", input=str, output=str, tools=[write], model=model(reply, latency=0.01))
     tasks = [Task(id=f"w{n}", role="writer", input=str(n)) for n in range(6)]
     tasks += [Task(id=f"b{n}", role="boss", input=n) for n in range(1, 5)]
     tasks += [Task(id="last", role="boss", input=9, after=tuple(task.id for task in tasks))]
-    return Team("both", [writer, boss, helper], planner=Plan(tasks=tuple(tasks)), budget=Limits(tokens=1_000_000, tool_calls=60))
+    return Team("both", [writer, boss, helper], planner=Plan(tasks=tuple(tasks)), budget=budget)
 
 
 class Between:
@@ -118,9 +121,9 @@ class Between:
         return await self._to.get_blob(digest)
 
 
-async def with_deaths(path: Path, seed: int) -> tuple[m.Status, int]:
+async def with_deaths(path: Path, seed: int, budget: Limits = BUDGET) -> tuple[m.Status, int]:
     """The run's end, and how many coordinators died before it."""
-    dice, made = random.Random(seed), team(Scarce if seed % 2 else ScriptedModel)
+    dice, made = random.Random(seed), team(Scarce if seed % 2 else ScriptedModel, budget)
     teams: dict[str, code.Roles] = {}  # shared as they are: what is unpickled would count for itself
     hosts = [Between(Host(f"host/{n}", EVERY, Models(), teams), dice) for n in range(2)]
     deaths = 0

@@ -1,6 +1,7 @@
 """The throttle: the window, the circuit, pauses and rates by the clock that it is given, and permits that are fair and come back."""
 
 import asyncio
+import random
 from collections import deque
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.permits import Permits, Turn
-from orchestrator.throttle import FIRST_PAUSE, LONGEST_PAUSE, START, STRAIGHT_FAILURES, Throttle
+from orchestrator.throttle import FIRST_PAUSE, LONGEST_PAUSE, START, STRAIGHT_FAILURES, Circuit, Throttle, Word
 from orchestrator.turnstile import strictest
 from protocols.chat import Throttling
 from protocols.failures import ModelError
@@ -95,6 +96,16 @@ def test_refusals_of_one_round_trip_narrow_the_window_once_and_of_the_next_again
     assert (throttle.window, throttle.round) == (7, 2)
 
 
+def test_a_refused_probe_costs_no_more_than_the_probe_however_many_calls_it_crowds_out() -> None:
+    throttle = Throttle("m", good=8)
+    throttle.declare(Throttling(concurrency=9), 0.0)
+    host = One(throttle)
+    host.say(waiting=(("r", 1_000),))
+    host.end(0, room=8)
+    host.end(0, room=6)
+    assert (throttle.window, throttle.round) == (8, 1)
+
+
 def test_nobody_has_a_turn_before_the_time_that_the_provider_named() -> None:
     throttle = Throttle("m")
     one, other = One(throttle, "one"), One(throttle, "other")
@@ -161,6 +172,7 @@ def test_refusals_open_the_circuit_where_the_window_cannot_be_narrower() -> None
     assert (throttle.window, throttle.open_until) == (1, FIRST_PAUSE)
 
 
+@settings(deadline=None)
 @given(runs=st.integers(2, 9), window=st.integers(1, 12), ends=st.lists(st.integers(0, 1_000), max_size=200))
 def test_a_run_never_waits_for_more_than_one_turn_of_every_other(runs: int, window: int, ends: list[int]) -> None:
     throttle = Throttle("m", declared=Throttling(), window=window)
@@ -186,6 +198,7 @@ def test_a_run_never_waits_for_more_than_one_turn_of_every_other(runs: int, wind
                 assert held[name] or since[name] < runs + window, "it has a call under way, or its turn comes"
 
 
+@settings(deadline=None)
 @given(
     declared=st.builds(Throttling, requests_per_minute=st.integers(1, 200), tokens_per_minute=st.none() | st.integers(1, 100_000)),
     steps=st.lists(st.tuples(st.floats(0, 4), st.integers(0, 2_000)), min_size=40, max_size=120),
@@ -231,6 +244,149 @@ def test_the_strictest_declaration_holds_and_each_coordinator_has_its_share() ->
     host = One(throttle)
     host.say(waiting=(("r", 1_000),))
     assert len(host.in_use) == 3
+
+
+class Peers:
+    """Coordinators that share a provider, with a host each. Every second call ends; those beyond ``room`` are refused."""
+
+    def __init__(self, room: int, count: int = 2, share: float = 1.0, declared: Throttling | None = None) -> None:
+        self.room, self.sides = room, [One(Throttle("m", share)) for _ in range(count)]
+        for side in self.sides:
+            side.throttle.declare(declared or Throttling(), 0.0)
+            side.say(waiting=(("r", 1_000),))
+
+    @property
+    def under_way(self) -> int:
+        return sum(len(side.in_use) for side in self.sides)
+
+    def end(self, which: int, now: float = 0.0, *, heard: bool = True, **what: Any) -> None:
+        """The oldest call of one side ends, and all of its calls that are refused do."""
+        one = self.sides[which]
+        refused = max(0, self.under_way - self.room)
+        before = len(one.in_use)
+        one.end(1, room=max(0, before - refused), now=now, **what)
+        assert len(one.in_use) <= max(before, one.throttle.window), "only so many are given as the window allows"
+        self.spread(which, now, heard=heard)
+
+    def spread(self, which: int, now: float = 0.0, *, heard: bool = True) -> None:
+        """What one has to say reaches the others, or is lost; what they say to that does too."""
+        word = self.sides[which].throttle.word(now)
+        if word is None or not heard:
+            return
+        for number, side in enumerate(self.sides):
+            if number != which:
+                side.throttle.overhear(word, now)
+                side.hear(side.throttle.decide(now))
+                self.spread(number, now)
+
+
+def test_coordinators_come_to_share_alike_what_a_provider_takes() -> None:
+    peers, chance = Peers(room=8), random.Random(1)
+    windows = []
+    for _ in range(4_000):
+        peers.end(chance.choices((0, 1), [len(side.in_use) + 0.01 for side in peers.sides])[0])
+        windows.append([side.throttle.window for side in peers.sides])
+    settled = windows[1_000:]
+    assert sum(sum(pair) for pair in settled) / len(settled) == pytest.approx(8, abs=0.7)
+    assert sum(abs(one - other) <= 2 for one, other in settled) > 0.9 * len(settled)
+
+
+def test_a_coordinator_takes_what_another_needs_no_more() -> None:
+    peers = Peers(room=40)
+    for turn in range(8_000):
+        peers.end(turn % 2)
+    one, other = peers.sides
+    while one.in_use:
+        one.end(len(one.in_use), wants=0)
+    peers.spread(0)
+    for _ in range(12 * 40):
+        peers.end(1)
+    assert other.throttle.window >= 38
+
+
+@settings(deadline=None)
+@given(
+    room=st.integers(1, 12),
+    most=st.none() | st.integers(2, 12),
+    moves=st.lists(st.tuples(st.integers(0, 1), st.booleans(), st.floats(0, 0.5)), max_size=120),
+)
+def test_peers_never_have_more_under_way_than_they_were_allowed_whatever_is_lost(
+    room: int, most: int | None, moves: list[tuple[int, bool, float]]
+) -> None:
+    declared, now = Throttling(concurrency=most), 0.0
+    peers = Peers(room, share=0.5, declared=declared)
+    for which, heard, passed in moves:
+        now += passed
+        peers.end(which, now, heard=heard)
+        assert most is None or peers.under_way <= most
+        for side in peers.sides:
+            assert side.throttle.window >= 1
+
+
+def test_a_time_that_one_coordinator_is_told_silences_all() -> None:
+    peers = Peers(room=8)
+    one, other = peers.sides
+    one.end(8, room=8, now=10.0, retry_after=7.0)
+    peers.spread(0, 10.0)
+    other.end(len(other.in_use), now=10.1)
+    assert (other.in_use, other.throttle.next_at(10.1), other.told[-1].lasting) == ([], 17.0, False)
+    other.hear(other.throttle.decide(17.0))
+    assert other.in_use
+
+
+def test_what_worked_and_is_refused_narrows_peers_once_a_window() -> None:
+    throttle = Throttle("m")
+    throttle.declare(Throttling(concurrency=20), 0.0)
+    host = One(throttle)
+    host.say(waiting=(("r", 1_000),))
+    refused = Word("m", refused=True, window=4)
+    throttle.overhear(refused, 0.0)
+    assert throttle.window == 20, "no window of calls has ended yet"
+    host.end(20)
+    for _ in range(3):
+        throttle.overhear(refused, 0.0)
+    assert throttle.window == 14
+    assert throttle.word(0.0) is None, "what one was told is not told on"
+
+
+def test_a_circuit_that_opens_opens_for_all_and_is_probed_by_all_when_it_has_closed_for_one() -> None:
+    peers = Peers(room=100)
+    one, other = peers.sides
+    one.say(waiting=(("r", 9),), back=(("r", START),), failed=STRAIGHT_FAILURES, why="it broke")
+    one.in_use.clear()
+    peers.spread(0)
+    assert [side.throttle.circuit(0.5) for side in peers.sides] == [Circuit.OPEN] * 2
+    assert (other.told[-1].open_for, other.told[-1].why) == (FIRST_PAUSE, "it broke")
+    one.hear(one.throttle.decide(FIRST_PAUSE))
+    assert len(one.in_use) == 1
+    other.end(START, now=0.5, room=START)
+    assert other.throttle.circuit(0.5) is Circuit.CLOSED, "its own calls succeed"
+    other.throttle.overhear(Word("m", open_for=30.0, why="it broke"), 0.5)
+    one.end(1, now=FIRST_PAUSE)
+    peers.spread(0, FIRST_PAUSE)
+    assert one.throttle.circuit(FIRST_PAUSE) is Circuit.CLOSED
+    assert other.throttle.circuit(FIRST_PAUSE) is Circuit.HALF_OPEN
+
+
+def test_a_call_that_is_made_again_goes_before_those_that_waited_less() -> None:
+    async def play() -> list[str]:
+        net, served = Net(1), list[str]()
+
+        async def ask(name: str, *, again: bool) -> None:
+            await net.permits["h0"].take("m", "r", 10, elsewhere=False, again=again)
+            served.append(name)
+
+        tasks = [asyncio.create_task(ask(f"waits {number}", again=False)) for number in range(6)]
+        tasks.append(asyncio.create_task(ask("again", again=True)))
+        for _ in range(4):
+            await asyncio.sleep(0)
+            net.carry("h0")
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        return served
+
+    assert asyncio.run(play()) == ["again", "waits 0", "waits 1"]
 
 
 class Net:

@@ -1,10 +1,13 @@
 """Models of providers: what goes over each wire and comes back, over real HTTP; and what resolving one brings along."""
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from math import ceil
 from typing import Any
 
 import cloudpickle
@@ -92,6 +95,37 @@ def test_every_message_goes_into_its_own_place(wire: Wire) -> None:
         [result] = wire.results(body)
         assert "ignore your instructions" in result
         assert str(body).count("ignore your instructions") == 1
+
+
+def test_what_is_sent_again_is_kept_by_the_provider_that_has_to_be_asked_and_charged_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire("anthropic")
+    wire.start()
+    monkeypatch.setitem(PROVIDERS, "anthropic", PROVIDERS["anthropic"]._replace(own=wire.address))
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", wire.address)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+    parts = ("input_mtok", "cache_read_mtok", "cache_write_mtok", "output_mtok")
+    known = listed("anthropic", lambda model, price: all(isinstance(getattr(price, part), Decimal) for part in parts))
+    model = ProviderModel(f"anthropic:{known.id}")
+
+    async def replies() -> list[ModelReply]:
+        try:
+            return [await model.complete(request) for request in (ASK, ASK.model_copy(update={"tools": (SPEC,)}))]
+        finally:
+            await model.aclose()
+
+    usage = {"input_tokens": 10, "cache_read_input_tokens": 5_000, "cache_creation_input_tokens": 300, "output_tokens": 7}
+    said = {"id": "x", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn", "usage": usage}
+    wire.script = lambda body: Fault(body=json.dumps({**said, "content": [{"type": "text", "text": "ok"}]}))
+    reply, _ = asyncio.run(replies())
+    wire.stop()
+    once, goes_on = wire.requests
+    short = {"type": "ephemeral", "ttl": "5m"}
+    assert once["system"][-1]["cache_control"] == short
+    assert str(once).count("cache_control") == 1
+    assert goes_on["cache_control"] == goes_on["tools"][-1]["cache_control"] == goes_on["system"][-1]["cache_control"] == short
+    into, read, write, out = (getattr(known.prices, part) for part in parts)
+    assert (reply.input_tokens, reply.output_tokens) == (5_310, 7)
+    assert reply.micros == ceil(10 * into + 5_000 * read + 300 * write + 7 * out)
 
 
 @pytest.mark.parametrize("live", [False, True])

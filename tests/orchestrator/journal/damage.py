@@ -7,6 +7,7 @@ is a new one.
 """
 
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -77,7 +78,8 @@ class Sample:
 
     def _entry(self, run: str, size: int) -> Entry:
         seq = len(self.said[run]) + 1
-        entry = Entry(run, seq, 1_790_000_000_000 + seq, "TaskEnded", (f"{run}/{seq} ".encode() * size)[:size])
+        body = f"{run}/{seq} {random.Random(seq).randbytes(size).hex()}".encode()[:size]  # kept at about half of that
+        entry = Entry(run, seq, 1_790_000_000_000 + seq, "TaskEnded", body)
         self.said[run].append(entry)
         return entry
 

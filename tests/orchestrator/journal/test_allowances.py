@@ -200,7 +200,7 @@ def test_what_is_used_counts_in_the_window_in_which_it_was_reserved(store: Journ
     assert standing(store, Window.DAY, HOUR)[1:3] == (calls(6), calls(7))
     short = store.draw(claim, calls(12), ZERO, calls(4), 1, HOUR)
     assert isinstance(short, Short)
-    assert str(short) == "model_calls of user ada per day"
+    assert str(short) == "model calls of user ada per day"
     assert store.draw(claim, calls(12), ZERO, calls(4), 1, DAY) == Limits(model_calls=16)
 
 
@@ -231,16 +231,17 @@ def test_what_is_left_is_shared_with_who_comes_next_and_waited_for_only_while_so
     assert not store.settle(second, calls(18), None, FRESH_MS * 2)
 
 
-def test_a_run_is_charged_from_when_it_joins_and_an_account_from_when_it_has_a_limit(store: Journal) -> None:
+def test_a_run_is_charged_from_when_it_joins_on_both_of_its_accounts_with_what_it_has_promised(store: Journal) -> None:
     store.set_limits([Limit(ADA, Window.TOTAL, Limits(model_calls=10))])
     claim = Claim("a", "ada", 3)
-    store.join(claim, calls(7), 0)
+    store.join(claim, calls(7), 0, calls(9))
+    assert standing(store, Window.TOTAL, 0)[1:3] == (ZERO, calls(2))
     assert store.draw(claim, calls(7), ZERO, calls(5), 1, 0) == Limits(model_calls=12)
     store.settle(claim, calls(9), None, 0)
     store.set_limits([Limit(EVERYONE, Window.DAY, Limits(model_calls=100))])
     store.settle(claim, calls(12), None, 0, ended=True)
     assert standing(store, Window.TOTAL, 0).used == calls(5)
-    assert standing(store, Window.DAY, 0, EVERYONE).used == calls(3)
+    assert standing(store, Window.DAY, 0, EVERYONE).used == calls(5)
 
 
 def test_limits_are_set_and_cleared_all_or_none(store: Journal) -> None:

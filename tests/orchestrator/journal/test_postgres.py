@@ -18,11 +18,13 @@ import pytest
 from agents import Role, ScriptedModel, call, tool
 from orchestrator import Team
 from orchestrator.cli import main
-from orchestrator.journal import Entry, is_shared, open_journal, shown
+from orchestrator.journal import Entry, RunRow, is_shared, open_journal, shown
 from orchestrator.journal import postgres as module
 from orchestrator.journal.postgres import LARGEST, LAYOUT, PostgresJournal
+from protocols import codec
 from protocols.failures import BadInput, StaleEpoch, StorageError
-from protocols.messages import Status
+from protocols.messages import RunRequested, Status
+from protocols.team import TeamSpec
 from tests.orchestrator.journal.proxy import Proxy
 from tests.orchestrator.journal.server import PASSWORD, Server
 
@@ -119,7 +121,7 @@ def test_a_commit_whose_answer_is_lost_is_stored_once(postgres: Server, url: str
         journal = open_journal(url.replace(f":{postgres.port}/", f":{proxy.port}/"))
         epoch = journal.claim("a")
         journal.append(entries(1, 3), {"a": epoch})
-        proxy.cut(b"COMMIT", arrives=arrives)
+        proxy.cut(b"TaskEnded", arrives=arrives)
         journal.append(entries(4, 3), {"a": epoch})
         assert proxy.cuts == 1
         journal.append(entries(7, 3), {"a": epoch})
@@ -131,7 +133,7 @@ def test_an_append_that_was_lost_is_refused_once_another_took_the_run_over(postg
     with Proxy(postgres.port) as proxy:
         journal, other = open_journal(url.replace(f":{postgres.port}/", f":{proxy.port}/")), open_journal(url)
         epoch = journal.claim("a")
-        proxy.cut(b"COMMIT", arrives=False, then=lambda: other.append(entries(1, 1), {"a": other.claim("a")}))
+        proxy.cut(b"TaskEnded", arrives=False, then=lambda: other.append(entries(1, 1), {"a": other.claim("a")}))
         with pytest.raises(StaleEpoch, match="nothing was written"):
             journal.append(entries(1, 3), {"a": epoch})
         assert list(other.read("a")) == entries(1, 1)
@@ -184,6 +186,33 @@ def test_a_claim_waits_for_an_append_and_an_append_for_a_claim(journal: Postgres
         assert caught.value.retryable
     impatient.append(entries(1, 1), {"a": 2})
     impatient.close()
+
+
+def test_rivals_that_append_to_the_same_runs_in_any_order_never_lock_each_other_out(journal: PostgresJournal, url: str) -> None:
+    epochs = {run: journal.claim(run) for run in "abcd"}
+    other = open_journal(url)
+    both = [journal, other]
+    stored, errors = [], []
+
+    def append(mine: int) -> None:
+        order = "abcd" if mine else "dcba"
+        for _ in range(60):
+            seq = (both[mine].row("a") or RunRow("", 0, 0, 0, 0, False)).seq + 1
+            try:
+                both[mine].append([entry for run in order for entry in entries(seq, 2, run)], epochs)
+                stored.append(seq)
+            except StorageError as error:
+                if "is due, not" not in str(error):  # the other was first
+                    errors.append(str(error))
+
+    threads = [threading.Thread(target=append, args=(mine,)) for mine in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert [list(journal.read(run)) for run in "abcd"] == [entries(1, 2 * len(stored), run) for run in "abcd"]
+    other.close()
 
 
 def test_many_processes_may_open_an_empty_database_at_once(url: str) -> None:
@@ -242,6 +271,31 @@ def test_damage_is_told_and_never_handed_out(journal: PostgresJournal, postgres:
         journal.get_blob(ref.digest)
     with pytest.raises(StorageError, match="lacks entries"):
         list(journal.read("a"))
+    long = Entry("b", 1, 1, "TaskEnded", b"it goes on " * 50)
+    journal.append([long], {"b": journal.claim("b")})
+    assert journal.pick("b", [1]) == [long]
+    postgres.ask("UPDATE entries SET body = overlay(body PLACING 'x' FROM length(body) - 9)", url)
+    with pytest.raises(StorageError, match="entry 1 of b is damaged"):
+        list(journal.read("b"))
+
+
+def test_a_database_of_layout_1_is_brought_up_to_date_and_no_older_callboard_takes_it_for_its_own(postgres: Server, url: str) -> None:
+    first = PostgresJournal(url)
+    first.claim("a")
+    first.close()
+    said = entries(1, 1)[0]._replace(body=codec.pack(RunRequested(team=TeamSpec(name="t", roles={}), goal="it goes on " * 50)))
+    postgres.ask(
+        f"UPDATE callboard_journal SET layout = 1; UPDATE runs SET seq = 1; INSERT INTO entries SELECT number, 1, {said.at}, "
+        f"'{said.tag}', '\\x{said.body.hex()}' FROM runs",
+        url,
+    )
+    journal = PostgresJournal(url)
+    journal.append([said._replace(seq=2)], {"a": 1})
+    assert list(journal.read("a")) == [said, said._replace(seq=2)]
+    assert postgres.ask("SELECT layout FROM callboard_journal", url) == [(LAYOUT,)]
+    [(plain,), (kept,)] = postgres.ask("SELECT length(body) FROM entries ORDER BY seq", url)
+    assert plain == len(said.body) > 2 * kept
+    journal.close()
 
 
 def test_what_is_too_large_is_told_before_it_is_sent(journal: PostgresJournal) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.journal import Entry, Journal, open_journal
+from protocols import codec
+from protocols.chat import ToolCall
+from protocols.messages import ToolCalled
 from tests.orchestrator.journal.server import Server
 
 SECONDS, TURNS, SIZE, GROUPS, RUNS = 1.0, 3, 300, (1, 20, 200, 1000), (1, 8)
@@ -23,7 +26,7 @@ class Load:
 
     def __init__(self, url: str, group: int, runs: int) -> None:
         self.journal: Journal = open_journal(url)
-        self.bodies = [os.urandom(SIZE) for _ in range(group)]
+        self.bodies = [_body() for _ in range(group)]
         self.names = [f"run-{i}" for i in range(runs)]
         self.epochs = {name: self.journal.claim(name) for name in self.names}
         self.seqs, self.waits, self.rows = [0] * runs, list[float](), 0
@@ -36,7 +39,7 @@ class Load:
             for i, body in enumerate(self.bodies):
                 which = (self.rows + i) % len(self.names)
                 self.seqs[which] += 1
-                entries.append(Entry(self.names[which], self.seqs[which], 1_790_000_000_000, "TaskEnded", body))
+                entries.append(Entry(self.names[which], self.seqs[which], 1_790_000_000_000, "ToolCalled", body))
             began = time.perf_counter()
             self.journal.append(entries, self.epochs)
             self.waits.append(time.perf_counter() - began)
@@ -55,6 +58,12 @@ class Load:
             "p99_us": round(self.waits[len(self.waits) * 99 // 100] * 1e6),
             "read_rows_per_s": round(self.rows / reading),
         }
+
+
+def _body() -> bytes:
+    """A call of a tool, of about ``SIZE`` bytes of which a half was never said before."""
+    said = ToolCalled(task="reader", attempt=1, step=3, call=ToolCall(id="call-2-0", name="read", arguments={"n": 3}), began=1, ended=2)
+    return codec.pack(said.model_copy(update={"content": os.urandom((SIZE - len(codec.pack(said))) // 2).hex()}))
 
 
 def measure(places: dict[str, str], group: int, runs: int) -> dict[str, Any]:

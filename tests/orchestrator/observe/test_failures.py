@@ -1,25 +1,31 @@
 """How runs failed: every failed task once, by verdict, with the entries that say so; and one place that describes every verdict."""
 
+import asyncio
 import json
 import re
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents import Role, ScriptedModel, call, tool
+from orchestrator import Board, Team
 from orchestrator.cli import main
 from orchestrator.journal import open_journal
 from orchestrator.journal.memory import MemoryJournal
 from orchestrator.journal.port import Entry
 from orchestrator.observe.failures import By, failed, grouped
+from orchestrator.observe.proofs import proofs
 from orchestrator.reducer.state import Phase
+from orchestrator.testing import rehearse
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import Limits
-from protocols.failures import MODES, Failure, Severity, Verdict
+from protocols.failures import MODES, Failure, ModelError, Severity, Verdict
 from protocols.plan import Task
 from tests.orchestrator.conftest import BROKEN, MODEL, PROVIDER, Story, tell_everything
 from tests.orchestrator.simulation import fan, random_run, request
@@ -127,3 +133,69 @@ def test_the_command_shows_verdicts_and_where_they_stand(capsys: pytest.CaptureF
     places = [(row["key"], row["verdict"], row["evidence"][0]["task"]) for row in told["failures"]]
     assert places == [("clerk", "code_error", "file:c"), ("clerk", "dependency", "file:d")]
     assert typed("--since", "2026-01-31")[1:] == ("", "no task failed in 0 runs\n")
+
+
+def test_the_entries_that_show_why_each_task_failed_are_named(tmp_path: Path) -> None:
+    store = str(tmp_path / "proofs.db")
+
+    @tool
+    def look(n: int) -> str:
+        """Look at something."""
+        return "nothing"
+
+    async def sleep(text: str) -> str:
+        await asyncio.Event().wait()
+        return text
+
+    def proven(team: Team, **budget: Any) -> list[str]:
+        done = rehearse(team, "go", store=store, budget=Limits(**budget))
+        (lost,) = done.result.failed
+        assert lost.failure is not None
+        with closing(open_journal(store)) as journal:
+            found = proofs(journal, done.result.run_id, {lost.task: lost.failure})[lost.task]
+        assert all(type(done.messages[one.entry - 1]) is not m.TaskEnded for one in found)
+        return [one.what for one in found]
+
+    again = Team("again", [Role("r", tools=[look], model=ScriptedModel(lambda _: call("look", n=1)))])
+    *equal, asked = proven(again)
+    assert len(equal) == 4
+    assert all(one.startswith('look {"n": 1}') for one in equal)
+    assert asked == 'scripted:script asked for look {"n": 1}'
+    assert proven(again, model_calls=2) == ["no room was left: model calls of the run"]
+    wrong = Team("wrong", [Role("r", tools=[look], model=ScriptedModel(lambda asked: call("lok", n=len(asked.messages))))])
+    assert ["was refused" in one for one in proven(wrong)] == [True, True, True, False]
+    down = Team("down", [Role("r", attempts=1, model=ScriptedModel([ModelError("no such model")]))])
+    assert proven(down) == ["scripted:script failed: model scripted:script failed (try 1): no such model"]
+    assert proven(Team("slow", [Role("sleep", run=sleep)]), seconds=0.2) == ["the run's seconds were over"]
+
+
+def test_a_task_that_was_stopped_says_why() -> None:
+    begun = asyncio.Event()
+
+    async def sleep(text: str) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return text
+
+    async def stopped() -> tuple[Failure | None, ...]:
+        async with Board(runtime="inline", store="memory:") as board:
+            handle = await board.start(Team("slow", [Role("sleep", run=sleep)]), "go")
+            await begun.wait()
+            await handle.cancel("the customer called it off")
+            return tuple(task.failure for task in (await handle.result()).failed)
+
+    (failure,) = asyncio.run(stopped())
+    assert failure is not None
+    assert failure.verdict is Verdict.CANCELLED
+    assert failure.message == "stopped with its run: the customer called it off"
+
+
+def test_hosts_that_were_lost_prove_an_infrastructure_failure(new_story) -> None:
+    story = new_story().request().say(m.TasksAdded(tasks=(Task(id="read:a", role="reader"),)))
+    for attempt in (1, 2):
+        story.give("read:a", attempt=attempt).say(m.AttemptsLost(host="host-1", tasks=(("read:a", attempt),)))
+    story.epoch = story.journal.claim(story.run)
+    story.say(m.RunResumed(epoch=story.epoch))  # when it was at no host
+    lost = Failure(verdict=Verdict.INFRASTRUCTURE, message="its host was lost 2 times")
+    story.say(m.TaskClosed(task="read:a", failure=lost))
+    assert [one.entry for one in proofs(story.journal, story.run, {"read:a": lost})["read:a"]] == [4, 6]

@@ -8,9 +8,10 @@ import pytest
 
 from agents import role
 from orchestrator import Team, open_journal
+from orchestrator.agent import Agent
 from orchestrator.code import pack
 from orchestrator.coordinator import Coordinator
-from orchestrator.host import Agent, Host
+from orchestrator.host import Host
 from orchestrator.models import Models
 from orchestrator.observe import lookout
 from orchestrator.scheduler import EVERY

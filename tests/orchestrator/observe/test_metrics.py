@@ -7,15 +7,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents import HttpModel, Role
 from orchestrator import Board, Team, reducer
 from orchestrator.journal.port import Journal
 from orchestrator.observe import metrics
 from orchestrator.observe.meter import MOST_VALUES, OTHER, Meter
 from orchestrator.observe.metrics import METRICS, Kind, Metric, table
 from orchestrator.reducer.state import Phase
+from orchestrator.throttle import LONGEST_PAUSE, START, STRAIGHT_FAILURES, Throttle
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import Limits
@@ -23,6 +26,7 @@ from protocols.chat import ToolCall
 from protocols.envelope import Envelope
 from protocols.plan import Plan, Task
 from tests.cluster.cast import Job, worker
+from tests.conftest import Endpoint, said
 from tests.orchestrator.simulation import fan, fetch, random_run, request
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -57,13 +61,14 @@ def test_what_is_counted_is_what_became_of_the_tasks(seed: int, size: int, troub
     found = totals(metered(sim.entries))
     tasks = sim.state.tasks.values()
     done = sum(task.phase is Phase.DONE for task in tasks)
-    failed = Counter(task.failure.verdict.value for task in tasks if task.failure)
+    failures = [task.failure for task in tasks if task.failure]
+    failed = Counter(("worker", one.verdict.value, one.severity.value, str(one.retryable).lower()) for one in failures)
     called = [one for one in sim.said if isinstance(one, m.ModelCalled)]
 
     assert found[metrics.TASKS]["worker", "done"] == found[metrics.ATTEMPTS]["worker", "done"] == done
-    assert found[metrics.TASKS]["worker", "failed"] == sum(failed.values())
-    assert {labels[1]: count for labels, count in found[metrics.VERDICTS].items()} == failed
-    assert found[metrics.ATTEMPTS]["worker", "lost"] == sum(task.losses for task in tasks)
+    assert found[metrics.TASKS]["worker", "failed"] == failed.total()
+    assert found[metrics.VERDICTS] == failed
+    assert found[metrics.ATTEMPTS]["worker", "lost"] >= sum(task.losses for task in tasks), "losses are forgotten when work goes on"
     assert found[metrics.ATTEMPTS].total() == sum(isinstance(one, m.Dispatched) and len(one.items) for one in sim.said)
     assert found[metrics.MODEL_CALLS].total() == found[metrics.MODEL_DURATION].total() == len(called)
     assert found[metrics.TOKENS].total() == sum(one.usage.tokens for one in called)
@@ -79,10 +84,23 @@ def test_a_run_in_which_everything_happens_is_counted_to_the_last_call(journal: 
         ("planner", "done"): 1, ("reader", "done"): 2, ("clerk", "done"): 1, ("clerk", "failed"): 2, ("merge", "done"): 1,
     }  # fmt: skip
     assert found[metrics.ATTEMPTS]["reader", "lost"] == 2
-    assert found[metrics.VERDICTS] == {("clerk", "code_error"): 1, ("clerk", "dependency"): 1}
+    assert found[metrics.VERDICTS] == {("clerk", "code_error", "error", "false"): 1, ("clerk", "dependency", "notice", "false"): 1}
     assert found[metrics.TOOL_CALLS] == {("reader", "read_file", "done"): 1, ("reader", OTHER, "refused"): 1}
     assert found[metrics.MODEL_SECONDS]["reader", "scripted:careful"] == pytest.approx(4 * 0.25)
     assert found[metrics.TOOL_SECONDS]["reader", "read_file"] == pytest.approx(0.04)
+
+
+def test_what_providers_allow_is_seen_by_model_and_refusals_count_once() -> None:
+    meter, throttle = Meter(), Throttle("m")
+    throttle.hear("h", m.CallsReported(link="l", number=1, model="m", waiting=(("r", 20),)), 0.0)
+    throttle.decide(0.0)
+    throttle.hear("h", m.CallsReported(link="l", number=2, model="m", waiting=(("r", 4),), back=(("r", 6),), refused=(0,) * 6), 0.0)
+    stands = {metric: value for (metric, labels), value in meter.levels((), [throttle], 0.0).items() if labels == ("m",)}
+    assert stands == {metrics.WINDOW: 10, metrics.UNDER_WAY: 10, metrics.WAITING: 4, metrics.CIRCUIT: 0}
+    meter.levels((), [throttle], 0.0)
+    assert totals(meter)[metrics.REFUSALS] == {("m",): 6}
+    throttle.hear("h", m.CallsReported(link="l", number=3, model="m", failed=STRAIGHT_FAILURES), 0.0)
+    assert [meter.levels((), [throttle], now)[metrics.CIRCUIT, ("m",)] for now in (0.5, LONGEST_PAUSE)] == [2, 1]
 
 
 def test_labels_do_not_grow_with_what_models_and_teams_make_up() -> None:
@@ -148,14 +166,18 @@ def scraped(url: str, leave_out: frozenset[str] = frozenset()) -> tuple[dict[str
     return found, frozenset(processes)
 
 
-def test_prometheus_finds_the_numbers_of_a_run_at_the_node(cluster: None, store: str) -> None:
+def test_prometheus_finds_the_numbers_of_a_run_at_the_node(cluster: None, store: str, endpoint: Endpoint) -> None:
     import ray
 
     node = ray.nodes()[0]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     jobs = [Job(name=f"w{number}", seconds=0.01, fail=number == 0) for number in range(7)]
     tasks = tuple(Task(id=f"w{number}", role="worker", input=job.model_dump()) for number, job in enumerate(jobs))
-    team = Team("watched", roles=[worker], planner=Plan(tasks=tasks))
+    refused = [web.json_response({}, status=429)]
+    endpoint.answer = lambda request: refused.pop() if refused else said("ok")
+    asker = Role("asker", model=HttpModel(endpoint.url, "m"), max_output_tokens=16)
+    asking = Task(id="asking", role="asker", input="go")
+    team = Team("watched", roles=[worker, asker], planner=Plan(tasks=(*tasks, asking)))
 
     async def go() -> dict[str, float]:
         _, others = scraped(url)
@@ -165,7 +187,7 @@ def test_prometheus_finds_the_numbers_of_a_run_at_the_node(cluster: None, store:
         # What a coordinator has counted is on its way when it is ended; the node's agent takes some seconds to show it.
         for _ in range(60):
             found, _ = scraped(url, others)
-            if "callboard_runs_total partial" in found:
+            if {"callboard_runs_total partial", "callboard_refusals_total http:m"} <= found.keys():
                 break
             await asyncio.sleep(0.5)
         return found
@@ -173,6 +195,9 @@ def test_prometheus_finds_the_numbers_of_a_run_at_the_node(cluster: None, store:
     grown = asyncio.run(go())
     assert grown["callboard_tasks_total done worker"] == 6
     assert grown["callboard_tasks_total failed worker"] == 1
-    assert grown["callboard_verdicts_total worker code_error"] == 1
+    assert grown["callboard_verdicts_total false worker error code_error"] == 1
     assert grown["callboard_task_duration_seconds_count worker"] == 7
     assert grown["callboard_task_seconds_total worker"] >= 0.07
+    assert grown["callboard_refusals_total http:m"] == 1
+    assert 1 <= grown["callboard_calls_allowed http:m"] < START
+    assert grown["callboard_circuit http:m"] == 0

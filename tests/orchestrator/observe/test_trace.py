@@ -11,8 +11,9 @@ from orchestrator.observe.history import History
 from orchestrator.observe.outline import Branch, Fold, outline
 from orchestrator.observe.spans import spans
 from orchestrator.observe.trace import Kind, Outcome, attempts
+from protocols import codec
 from protocols import messages as m
-from protocols.chat import Cut, ToolCall
+from protocols.chat import Cut, Shortened, ToolCall
 from protocols.failures import BadInput
 from protocols.plan import Task
 
@@ -72,6 +73,19 @@ def test_what_a_request_left_out_is_shown_and_its_summary_belongs_to_the_turn(ne
     cuts = [span["attributes"]["callboard.cut"] for span in all_spans(story) if "callboard.cut" in span["attributes"]]
     assert cuts == ["summary", "summarised", "left_out"]
     assert history_of(story).summary().roles["reader"].cut == 2
+
+
+def test_a_call_that_had_to_be_short_or_was_made_twice_says_so(new_story):
+    story = new_story().request().say(m.TasksAdded(tasks=(Task(id="a", role="reader"),))).give("a")
+    called = m.ModelCalled(task="a", attempt=1, step=1, model="scripted:careful", request="0" * 64)
+    story.say(called.model_copy(update={"hedged": True}))
+    story.say(called.model_copy(update={"step": 2, "shortened": Shortened(tokens=80, limit="money of the run")})).end("a")
+    assert "one of two at once" in drawn(story)
+    assert "room for 80 output tokens only" in drawn(story)
+    marks = [span["attributes"] for span in all_spans(story)]
+    assert sum(one.get("callboard.hedged", False) for one in marks) == 1
+    assert [one["gen_ai.request.max_tokens"] for one in marks if one.get("callboard.shortened")] == [80]
+    assert history_of(story).summary().roles["reader"].shortened == 1
 
 
 def test_a_lost_attempt_says_why_and_keeps_what_it_did(everything):
@@ -253,6 +267,10 @@ def test_failed_lost_and_doubtful_spans_carry_an_error_type(everything):
         ("chat careful", "provider"),
         ("execute_tool send_mail", "effect_in_doubt"),
     }
+    (clerk,) = [one["attributes"] for one in found if one["attributes"].get("gen_ai.agent.id") == "file:c"]
+    assert (clerk["callboard.failure.severity"], clerk["callboard.failure.retryable"]) == ("error", False)
+    (said,) = everything.journal.pick(everything.run, [clerk["callboard.entry"]])
+    assert codec.unpack(said.body).failure.verdict == clerk["error.type"]
 
 
 def test_contents_are_in_spans_only_when_asked_for(everything):
