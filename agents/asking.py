@@ -88,7 +88,6 @@ class Asking:
             found = await self._tried(tried)
             if isinstance(found, ModelReply):
                 return self._whole(found, self._shortened)
-            self._size = self._size._replace(turns=0)
             await asyncio.sleep(found)
         raise AssertionError("the last try returns or raises")
 
@@ -102,8 +101,6 @@ class Asking:
         at = self._at
         for past in at.recalled(self._step, self._digest, alone=self._alone):
             self._said = ()
-            at.meter.recall(past.usage)
-            at.clock.passed(past.began, past.ended)
             if past.reply is not None:
                 return self._whole(past.reply, past.shortened)
             if past.then:
@@ -140,7 +137,7 @@ class Asking:
             if one.paced is not None and error.refused:  # who paces its calls waits for room: the first time, its turn is pause enough
                 pause = 0.0 if tried == 1 else wait(tried - 1)
             if not error.retryable or tried == MOST_TRIES or (error.retry_after or 0.0) > LONGEST_WAIT:
-                heir = at.models.heir(model) if error.retryable else None
+                heir = at.models.heir(model) if error.retryable or error.elsewhere else None
                 if heir is None:
                     raise Failed(failure) from None
                 then = heir.id
@@ -152,6 +149,7 @@ class Asking:
             failure = _provider(model.id, worded(error), False, tried)
             raise Failed(failure) from error
         finally:
+            used = used if reply is not None else used.model_copy(update={"turns": 0})  # a turn is had when its reply is there
             self._ended(one, used, reply=reply, failure=failure, raised=raised, then=then)
             if reply is not None:
                 await at.cache.keep_reply(self._digest, reply)
@@ -325,7 +323,7 @@ class _Try(NamedTuple):
 
 
 def _charged(one: _Try, error: ModelError) -> Usage:
-    return one.need if error.charged else Usage(model_calls=1, turns=one.need.turns)
+    return one.need if error.charged else Usage(model_calls=1)
 
 
 def _provider(model: str, why: str, retryable: bool, tried: int) -> Failure:

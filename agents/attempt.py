@@ -8,7 +8,7 @@ from typing import NamedTuple, NoReturn
 from agents.asking import Asking
 from agents.at_work import Context, Counter, Outcome
 from agents.cache import Cache
-from agents.calls import Calling, Place, ask_review, recall
+from agents.calls import Calling, Place, ask_review
 from agents.clock import Clock
 from agents.context import Conversation
 from agents.desk import Desk
@@ -19,7 +19,7 @@ from agents.repetition import Repetition
 from agents.role import Role
 from agents.succession import Succession
 from agents.tool import Tool, ToolResult
-from protocols.budget import UNLIMITED
+from protocols.budget import UNLIMITED, Limits, narrowed
 from protocols.chat import ChatMessage, ModelReply, ModelRequest, ToolCall
 from protocols.failures import BadInput, Failed, Failure, Verdict
 from protocols.messages import ModelCalled, SubtasksAsked, ToolCalled
@@ -61,6 +61,7 @@ class Attempt:
         "counter",
         "desk",
         "lengths",
+        "limits",
         "meter",
         "mistakes",
         "models",
@@ -69,10 +70,15 @@ class Attempt:
         "watch",
     )
 
-    def __init__(self, role: Role, desk: Desk, model: Model | None, fallback_models: Sequence[Model] = ()) -> None:
+    def __init__(
+        self, role: Role, desk: Desk, model: Model | None, fallback_models: Sequence[Model] = (), limits: Limits | None = None
+    ) -> None:
         self.role, self.desk = role, desk
         self.models = Succession(model, fallback_models)
-        self.meter = Meter(role.name, role.limits or UNLIMITED)
+        self.limits = narrowed(role.limits or UNLIMITED, limits)
+        # What concludes answers once, and nothing else that it does is new: its role's limits do not hold that back.
+        held = UNLIMITED if desk.concluding else self.limits
+        self.meter = Meter(role.name, held, desk.spent, "its limits" if limits is None else "its limits, or those of the task,")
         self.mistakes, self.watch = Mistakes(), Repetition()
         self.clock = Clock()
         self.counter: Counter | None = None
@@ -250,10 +256,11 @@ class Attempt:
             return self._refuse(one, told=past is not None and not self._cut)
         writes = tool.effect == "write"
         if past is not None and (past.ran or past.settled) and (writes or not self._cut) and not _again(past, writes, reuse_failed):
-            recall(tries, self.meter, self.clock.passed)
             if past.failure is not None and past.failure.verdict is not Verdict.TOOL_ERROR:
                 raise Failed(past.failure)
             return Ran(call, past.content, past.failure)
+        if self.concluding and not (writes and there):
+            return _left_out(call)
         if not writes:
             kept = await self.cache.result(tool, call)
             if kept is not None:
@@ -262,12 +269,14 @@ class Attempt:
             made = await Calling(self._place(step), call, tool, one.arguments).made()
             await self.cache.keep_result(tool, call, made)
         else:
-            recall(tries, self.meter, self.clock.passed)
             self._written.add(step)
             stand = standing(there, call)
             calling = Calling(self._place(step, stand.doubt.key if stand.doubt else None), call, tool, one.arguments)
             self._writing = calling
-            made = await calling.recovered(stand, changed=self._lost_writes) or await calling.made(stand.tries)
+            before = await calling.recovered(stand, changed=self._lost_writes)
+            if before is None and self.concluding:
+                return _left_out(call)
+            made = before or await calling.made(stand.tries)
             self._writing = None
         return Ran(call, made.content, made.failure)
 
@@ -282,6 +291,12 @@ class Attempt:
 
     def _place(self, step: int, announced: str | None = None) -> Place:
         return Place(self.desk, self.meter, step, lambda step: self.context(step, announced))
+
+
+def _left_out(call: ToolCall) -> Ran:
+    """What an agent that is told to conclude reads of a call that was not made yet."""
+    content = "not done: you can do no more"
+    return Ran(call, content, Failure(verdict=Verdict.BUDGET, message=content), refused=True)
 
 
 def _again(past: ToolCalled, writes: bool, reuse_failed: bool) -> bool:

@@ -2,15 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from agents.at_work import Context
-from agents.desk import Desk
+from agents.desk import ONE_TOOL_CALL, Desk
 from agents.effects import Done, NotDone, Standing, Unknown
 from agents.guards import Meter, failed
 from agents.tool import Tool, ToolResult
-from protocols.budget import Usage
 from protocols.chat import ToolCall
 from protocols.failures import Failed, Failure, Verdict
 from protocols.messages import Decision, ReviewAsked, ToolCalled, ToolIntended
@@ -27,8 +26,6 @@ suspended, and its task be somebody else's now."""
 
 MOST_ANNOUNCED = 3
 """So often, where the journal is that slow."""
-
-ONE_TOOL_CALL = Usage(tool_calls=1)
 
 
 class Place(NamedTuple):
@@ -201,14 +198,6 @@ def ask_review(desk: Desk, step: int, call: ToolCall, key: str, began: int, why:
     """Have a person decide. The attempt ends (``Failed``); the next one finds the decision at this step."""
     desk.tell(ReviewAsked(task=desk.task, attempt=desk.attempt, step=step, call=call, key=key, message=why, began=began))
     raise failed(Verdict.EFFECT_IN_DOUBT, why, key)
-
-
-def recall(tries: Sequence[ToolCalled], meter: Meter, passed: Callable[[int, int], None]) -> None:
-    """Count recorded tries against the role's limits, and their time (milliseconds, from and to)."""
-    for told in tries:
-        if told.ran:
-            meter.recall(ONE_TOOL_CALL)
-            passed(told.began, told.ended)
 
 
 def wait(tried: int, named: float | None = None) -> float:

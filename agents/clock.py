@@ -18,12 +18,6 @@ class Clock:
         """Whether the seconds are over."""
         return self.timeout is not None and self.timeout.expired()
 
-    def passed(self, began: int, ended: int) -> None:
-        """Count recalled time (milliseconds since the epoch)."""
-        when = self._when()
-        if self.timeout is not None and when is not None and ended > began:
-            self.timeout.reschedule(when - (ended - began) / 1000)
-
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Time spent in here does not count."""

@@ -7,9 +7,11 @@ from typing import NamedTuple, Protocol
 from agents.call_size import CallSize
 from agents.history import History
 from agents.models.port import Model
-from protocols.budget import COUNTED, UNLIMITED, ZERO, Amount, Limits, Tally, Usage, amount, room, spoken
+from protocols.budget import COUNTED, UNLIMITED, ZERO, Amount, Limits, Tally, Usage, amount, lasted, room, spoken
 from protocols.failures import CallboardError, Failed, Failure, Verdict
-from protocols.messages import Message, SubtasksAsked, SubtasksEnded
+from protocols.messages import Message, ModelCalled, SubtasksAsked, SubtasksEnded, ToolCalled
+
+ONE_TOOL_CALL = Usage(tool_calls=1)
 
 
 class NoTurn(CallboardError):
@@ -49,6 +51,16 @@ class Desk(Protocol):
     @property
     def first(self) -> int:
         """The ordinal of its first step: those before are those of other roles that had the task."""
+        ...
+
+    @property
+    def spent(self) -> Usage:
+        """What earlier attempts used of its role's limits, also where nothing came of it."""
+        ...
+
+    @property
+    def worked(self) -> int:
+        """How many milliseconds earlier attempts were at calls."""
         ...
 
     @property
@@ -135,7 +147,9 @@ class LocalDesk:
         self._used = Tally()
         self._spent = list(ZERO)
         self._on_message, self._on_text = on_message, on_text
-        self.history = History(history)
+        told = list(history)
+        self.history = History(told)
+        self.spent, self.worked = _spent(told)
 
     @property
     def usage(self) -> Usage:
@@ -210,3 +224,13 @@ class LocalDesk:
         """Pass ``text`` to ``on_text``."""
         if self._on_text is not None:
             self._on_text(text)
+
+
+def _spent(told: Iterable[Message]) -> tuple[Usage, int]:
+    """What recorded calls used, and how many milliseconds they took."""
+    used, worked, until = Tally(), 0, 0
+    for one in told:
+        if isinstance(one, ModelCalled) or (isinstance(one, ToolCalled) and one.ran):
+            used.add(one.usage if isinstance(one, ModelCalled) else ONE_TOOL_CALL)
+            worked, until = worked + lasted(one.began, one.ended, until), max(until, one.ended)
+    return used.total(), worked

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection
 from typing import NamedTuple
 
-from protocols.budget import COUNTED, Amount, Limits, Usage, amount, room, spoken
+from protocols.budget import COUNTED, NOTHING, Amount, Limits, Usage, amount, room, spoken
 from protocols.failures import Failed, Failure, Verdict
 
 MOST_MISTAKES = 3
@@ -19,13 +19,13 @@ def failed(verdict: Verdict, message: str, *evidence: str, retryable: bool = Fal
 
 
 class Meter:
-    """Holds one task's own limits; what earlier attempts used and is recalled counts as well."""
+    """Holds one task's own limits; what earlier attempts have ``spent`` counts as well."""
 
-    __slots__ = ("_bounds", "_limits", "_role", "_used")
+    __slots__ = ("_bounds", "_limits", "_role", "_used", "_which")
 
-    def __init__(self, role: str, limits: Limits) -> None:
-        self._role, self._limits = role, limits
-        self._used = [0] * len(COUNTED)
+    def __init__(self, role: str, limits: Limits, spent: Usage = NOTHING, which: str = "its limits") -> None:
+        self._role, self._limits, self._which = role, limits, which
+        self._used = list(amount(spent))
         self._bounds = [(place, getattr(limits, name)) for place, name in enumerate(COUNTED) if getattr(limits, name) is not None]
 
     def take(self, need: Usage) -> None:
@@ -36,7 +36,7 @@ class Meter:
                 verdict = Verdict.TURNS if COUNTED[place] == "turns" else Verdict.BUDGET
                 message = (
                     f"role {self._role!r} may use {spoken(place, limit)} in a task and has used {spoken(place, self._used[place])}; "
-                    f"the next call could need {spoken(place, wanted[place])}; raise its limits, or ask less of it"
+                    f"the next call could need {spoken(place, wanted[place])}; raise {self._which} or ask less of it"
                 )
                 raise failed(verdict, message)
         self._add(wanted)
@@ -50,10 +50,6 @@ class Meter:
         """Replace what ``take`` reserved by what was used."""
         if need is not used:
             self._add(tuple(one - taken for taken, one in zip(amount(need), amount(used), strict=True)))
-
-    def recall(self, used: Usage) -> None:
-        """Count what an earlier attempt used, which is spent whatever the limit says."""
-        self._add(amount(used))
 
     def _add(self, counts: tuple[int, ...]) -> None:
         for place, one in enumerate(counts):

@@ -26,7 +26,7 @@ _CONTROL = re.compile(
     rf"[^<>|\uff5c\n]{{0,40}})[|\uff5c]?>"
     rf"|<(?:\w{{1,20}}:)?(?i:tool_?calls?|tool_?code|\w{{0,20}}(?:function|tool)_call)>"
     rf"|\u273fFUNCTION\u273f[ \t]*:|(?<!\S)(?=to=functions\.)|^>>>(?=[\w./:-]+[ \t]*\n\s*\{{))"
-    rf"(?:{_TOKEN}|[\s\[]|(?:function|commentary|analysis)(?=\s|<)|to=|call:)*"
+    rf"(?:{_TOKEN}|[\s\[]|(?:function|commentary|analysis)(?=\s|<)|to=|call:){{0,40}}"
     r"(?P<name>[A-Za-z_][\w./:-]*)",
     re.MULTILINE,
 )

@@ -33,18 +33,26 @@ async def work(
     *,
     fallback_models: Sequence[Model] = (),
     origin: Origin = Origin.USER,
+    limits: Limits | None = None,
 ) -> Any:
     """Work on one task: the output as JSON. Raises ``Failed`` with the verdict for everything that goes wrong.
 
     ``model`` is needed by every role but those that are plain functions; ``fallback_models`` take over from it, in their order. An input
-    whose ``origin`` is not trusted is shown to the model as material, never as a user's words. The caller reports the end
+    whose ``origin`` is not trusted is shown to the model as material, never as a user's words. ``limits`` are the task's own, and hold
+    where they are narrower than the role's. The caller reports the end
     (``TaskEnded``); everything before it is told to ``desk``.
     """
+    unpriced = [one.id for one in (model, *fallback_models) if one is not None and one.price is None]
+    if unpriced and limits is not None and limits.micros is not None:
+        told = f"task {desk.task!r} has a limit on money, and the price of {unpriced[0]} is not known"
+        raise failed(Verdict.PLAN, f"{told}; give the model a price, or limit tokens and calls")
     with contained():
-        return await _worked(role, input_json, desk, model, fallback_models, origin)
+        at = Attempt(role, desk, model, fallback_models, limits)
+        return await _worked(at, input_json, model, origin)
 
 
-async def _worked(role: Role, input_json: Any, desk: Desk, model: Model | None, fallback_models: Sequence[Model], origin: Origin) -> Any:
+async def _worked(at: Attempt, input_json: Any, model: Model | None, origin: Origin) -> Any:
+    role = at.role
     try:
         value = role.read_input(input_json)
     except BadInput as error:
@@ -56,14 +64,13 @@ async def _worked(role: Role, input_json: Any, desk: Desk, model: Model | None, 
     assert isinstance(role.strategy, Strategy)
     if model is None and not role.is_function and role.strategy is not Strategy.SEQUENTIAL:
         raise BadInput(f"role {role.name!r} has the {role.strategy} strategy and needs a model; give it model=, like model='embedded'")
-    at = Attempt(role, desk, model, fallback_models)
     at.counter = Help(at, origin)
-    seconds = role.limits.seconds if role.limits else None
+    seconds = at.limits.seconds
     try:
         if seconds is None:
             output = await carried_out(at, value, origin)
         else:
-            async with asyncio.timeout(seconds) as at.clock.timeout:
+            async with asyncio.timeout(max(seconds - at.desk.worked / 1000, 0)) as at.clock.timeout:
                 output = await carried_out(at, value, origin)
         at.account_for_writes()
         return role.dump_output(output)

@@ -53,7 +53,7 @@ class Role:
     with ``run`` is a *function*, one with ``tools`` *react*, any other *single*. A sync ``run`` works in a thread (about
     0.1 ms more), an ``async`` one on the event loop, which it must not block.
 
-    ``limits`` (one task, all attempts that are recalled included) are, unless given, 40 turns, 80 model calls, 120 tool calls and 600
+    ``limits`` (one task, all its attempts and what failed in them) are, unless given, 40 turns, 80 model calls, 120 tool calls and 600
     seconds for a role with a model (``MODEL_LIMITS``), and 3600 seconds for plain Python (``FUNCTION_LIMITS``); time spent waiting for
     subtasks, or for a turn to call a model whose provider has limits, does not count. Seconds that are given replace the seconds, and
     turns or calls that are given all three of these; ``Limits()`` is no limit. An agent that repeats itself is stopped before.
@@ -128,19 +128,21 @@ class Role:
         except ValueError:
             known = ", ".join(ContextPolicy)
             raise BadInput(f"role {self.name!r}: there is no context policy {self.context!r}; there are: {known}") from None
-        if not isinstance(self.tools, Sequence) or isinstance(self.tools, str) or isinstance(self.delegates, str):
-            raise BadInput(f"role {self.name!r}: tools and delegates are lists; put [ ] around the one you gave")
-        if isinstance(self.fallback_models, str) or not isinstance(self.fallback_models, Sequence):
-            raise BadInput(f"role {self.name!r}: fallback_models is a list; put [ ] around the one you gave")
+        for given in ("tools", "delegates", "fallback_models"):
+            if isinstance(getattr(self, given), str) or not isinstance(getattr(self, given), Sequence):
+                raise BadInput(f"role {self.name!r}: {given} is a list; put [ ] around the one you gave")
+        for one in (self.model, *self.fallback_models):
+            if not (one is None or isinstance(one, str) or hasattr(one, "profile")):
+                raise BadInput(f"role {self.name!r} has the model {one!r}; give an id, like 'embedded', or a model")
         kinds = self.retry_on if isinstance(self.retry_on, Sequence) else (None,)
         if not all(isinstance(one, type) and issubclass(one, Exception) for one in kinds):
             raise BadInput(f"role {self.name!r}: retry_on is a list of exception types, like [ConnectionError, TimeoutError]")
         object.__setattr__(self, "retry_on", tuple(self.retry_on))
         if self.fallback_models and self.model is None:
             raise BadInput(f"role {self.name!r} has fallback_models= and no model= that they could take over from; give it one")
-        foreign = next((one for one in self.tools if not isinstance(one, Tool) and not callable(one)), None)
-        if foreign is not None:
-            raise BadInput(f"role {self.name!r} has {foreign!r} among its tools; a tool is a typed function, or made by @tool")
+        foreign = [one for one in self.tools if not isinstance(one, Tool) and not callable(one)]
+        if foreign:
+            raise BadInput(f"role {self.name!r} has {foreign[0]!r} among its tools; a tool is a typed function, or made by @tool")
         object.__setattr__(self, "tools", tuple(one if isinstance(one, Tool) else tool(one) for one in self.tools))
         usual = FUNCTION_LIMITS if self.is_function and self.model is None else MODEL_LIMITS
         object.__setattr__(self, "limits", bounded(self.limits, usual))

@@ -1,6 +1,7 @@
 """Settings: what a definition was given is checked by its type where it is given, and what is wrong is said in one sentence."""
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
@@ -63,10 +64,15 @@ def check(kind: type[Settings], of: object, what: str) -> None:
         raise BadInput(f"{what}: {problems_of(error)}") from None
 
 
-def problems_of(error: ValidationError) -> str:
-    """What is wrong, place by place, without repeating the value: it may be long, and it is not ours."""
+def problems_of(error: ValidationError, known: Collection[str] = ()) -> str:
+    """What is wrong, place by place, without repeating the value: it may be long, and it is not ours. ``known`` are the names that there
+    are, where one that there is not may be meant for one of them."""
     found = []
     for one in error.errors(include_url=False, include_context=False, include_input=False)[:8]:
         where = ".".join(str(part) for part in one["loc"])
-        found.append(f"{where}: {one['msg']}" if where else one["msg"])
+        said = one["msg"]
+        if known and one["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, known, n=1)
+            said = "there is no such setting" + (f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}")
+        found.append(f"{where}: {said}" if where else said)
     return "; ".join(found)

@@ -9,12 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from agents.attempt import Attempt, Ran
 from agents.context import Concluding, Conversation
 from agents.findings import Findings, values_of
-from agents.guards import Meter, failed
+from agents.guards import failed
 from agents.mishap import mishap, passes
 from agents.threads import in_thread
 from agents.turn import Answer, Form, answer_text, asked, choose, converse, spoken, turn
 from agents.typed import Shape
-from protocols.budget import UNLIMITED
 from protocols.chat import Need, ToolCall
 from protocols.failures import CallboardError, Verdict
 from protocols.team import Strategy
@@ -182,17 +181,14 @@ def _open(at: Attempt, value: Any, origin: Origin) -> Conversation:
 
 
 async def carried_out(at: Attempt, value: Any, origin: Origin) -> Any:
-    """The role's own strategy; where it is told to conclude, up to its first call that is not recorded, and then its answer.
-
-    That call is the last: the limits of its role do not hold it back.
-    """
+    """The role's own strategy; where it is told to conclude, up to its first model call that is not recorded, and then its answer."""
     assert isinstance(at.role.strategy, Strategy)
     try:
         return await STRATEGIES[at.role.strategy](at, value, origin)
     except Concluding as stopped:
         assert at.talk is not None
         at.talk.untold(stopped.said)
-        at.meter, at.concluding = Meter(at.role.name, UNLIMITED), False
+        at.concluding = False
         at.talk.note("You can do no more: answer now, from what you have found so far, and say what is missing.")
         return await _answered(at, at.talk, value)
 

@@ -26,10 +26,16 @@ class Shape:
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
         """The pydantic adapter; raises ``BadInput`` for a type that has no schema."""
+        if isinstance(self.kind, str):  # pydantic would look for a type of this name, some time
+            raise BadInput(f"{self.kind!r} can't be an input or output: it is text, and no type; use JSON types or pydantic models")
         try:
             return TypeAdapter(self.kind)
         except PydanticUserError as error:
             raise BadInput(f"{self.kind!r} can't be an input or output: {error.message}; use JSON types or pydantic models") from None
+        except (LookupError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{self.kind!r} can't be an input or output: it is no type ({error!r}); use JSON types or pydantic models"
+            ) from None
 
     @cached_property
     def schema(self) -> dict[str, Any]:

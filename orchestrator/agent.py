@@ -20,7 +20,7 @@ from orchestrator.permits import Turn
 from orchestrator.pieces import Pieces
 from protocols import codec
 from protocols import messages as m
-from protocols.budget import NOTHING, ZERO, Amount, Tally, Usage, amount
+from protocols.budget import NOTHING, UNLIMITED, ZERO, Amount, Tally, Usage, amount, narrowed
 from protocols.failures import CallboardError, Failed, Failure, Verdict
 from protocols.json_text import sendable
 from protocols.plan import resolve
@@ -161,14 +161,15 @@ class Agent(Keepsakes):
             raise asyncio.CancelledError
         try:
             role = (await self.host.roles(self.assign.team))[self.assign.role]
-            self._seconds = role.limits.seconds if role.limits else None
+            self._seconds = narrowed(role.limits or UNLIMITED, self.assign.limits).seconds
             value = self.assign.input
             origin = Origin.AGENT if self.assign.inputs else Origin.USER
             if self.assign.inputs:
                 inputs = {name: await self.host.read(one) for name, one in self.assign.inputs.items() if one is not None}
                 value = resolve(value, inputs)
             models = self.host.models
-            output = await work(role, value, self, models.get(role), fallback_models=models.fallbacks(role), origin=origin)
+            others, limits = models.fallbacks(role), self.assign.limits
+            output = await work(role, value, self, models.get(role), fallback_models=others, origin=origin, limits=limits)
             return await self.host.keep(output), None
         except Failed as error:
             if self._over and isinstance(error.__cause__, asyncio.CancelledError):

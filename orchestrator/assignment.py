@@ -1,5 +1,6 @@
 """What a host is told of an attempt that starts. Pure."""
 
+from orchestrator.ledger import as_usage
 from orchestrator.reducer.state import RunState
 from protocols.messages import Assign, Dispatch, Value
 from protocols.plan import ref, refs
@@ -30,6 +31,9 @@ def assignment(state: RunState, item: Dispatch, history: tuple[bytes, ...]) -> A
         history=history,
         first=me.first,
         tried=state.tried(me) if state.may_try_again(me) else 0,
+        limits=me.task.limits,
         conclude=me.concludes,
+        spent=as_usage(me.spent),
+        worked=me.worked,
         traceparent=state.request.traceparent,
     )

@@ -17,7 +17,7 @@ from orchestrator.link import HostGone, LinkDown, now
 from orchestrator.outcomes import TaskOutcome, rows
 from orchestrator.recording import recorded_run, replaying
 from orchestrator.sides import Service, Watched
-from orchestrator.team import Team
+from orchestrator.team import UNNAMED, Team
 from protocols import codec, ids
 from protocols import messages as m
 from protocols.budget import Limits, Usage
@@ -260,7 +260,9 @@ class Board:
         elif model is not None:
             team = team.with_model(model)
         limits = team.budget.model_copy(update=budget.model_dump(exclude_none=True)) if budget else team.budget
-        run_id, user = run_id or ids.new_run_id(), user or team.user
+        run_id, user = run_id or ids.new_run_id(), team.user if user is None else user
+        if not ids.is_user_name(user):
+            raise BadInput(UNNAMED)
         service = self.service(run_id)
         money = limits.micros is not None or await _despite_loss(service.limits_money, user)
         wrong = team.unmet(limits.model_copy(update={"micros": 0}) if money else limits) or team.unkept(limits)

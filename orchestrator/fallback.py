@@ -5,7 +5,7 @@ from typing import Any
 
 from agents.fallback import by_verdicts
 from agents.role import Role
-from orchestrator.planner import misfit
+from orchestrator.planner import unlike
 from orchestrator.reducer.fallback import MOST_FALLBACKS, output_of
 from protocols.failures import BadInput
 from protocols.team import MERGE, PLANNER, RoleSpec
@@ -50,13 +50,7 @@ def _wrong(name: str, specs: Mapping[str, RoleSpec]) -> list[str]:
         if other is None or to.role in (PLANNER, MERGE):
             found.append(f"role {name!r} falls back to {to.role!r}, which the team does not have; add that role, or give the role itself")
             continue
-        gives = misfit(other.output_schema, mine.output_schema, other.output_schema, mine.output_schema)
-        if gives:
-            found.append(f"the output of {to.role!r} can't stand in for that of {name!r}, which falls back to it: {gives}")
-        slot = other.input_schema.get("properties", {}).get("input") if other.told else other.input_schema
-        takes = misfit(mine.input_schema, slot, mine.input_schema, other.input_schema)
-        if takes:
-            found.append(f"role {to.role!r} can't take the input of {name!r}, which falls back to it: {takes}")
+        found += unlike(mine, other)
     return found
 
 

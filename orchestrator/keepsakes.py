@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from protocols.budget import Usage
 from protocols.failures import CallboardError
 from protocols.messages import Assign
 
@@ -28,6 +29,16 @@ class Keepsakes:
     def first(self) -> int:
         """The ordinal of its first step."""
         return self.assign.first
+
+    @property
+    def spent(self) -> Usage:
+        """What earlier attempts used of its role's limits."""
+        return self.assign.spent
+
+    @property
+    def worked(self) -> int:
+        """How many milliseconds they were at calls."""
+        return self.assign.worked
 
     @property
     def concluding(self) -> bool:

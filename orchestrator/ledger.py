@@ -122,7 +122,7 @@ class Ledger:
         """Bound the run by what was drawn for it in all. What it has used and promised already stays."""
         run, above = self.accounts[RUN], self.accounts.get(ALLOWANCE)
         if above is None:
-            above = self.accounts[ALLOWANCE] = Account(None, settled=run.settled, reserved=run.reserved)
+            above = self.accounts[ALLOWANCE] = Account(None, settled=run.settled, reserved=run.reserved, kept=run.kept)
             run.parent = ALLOWANCE
         taken = plus(above.settled, above.reserved)
         above.bounds = tuple((index, max(limit, taken[index])) for index, limit in bounds(total))

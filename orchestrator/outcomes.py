@@ -17,7 +17,8 @@ class TaskOutcome(Record):
 
     ``fallbacks`` says who failed at it and took over, in order: what the last one gave is the output, and ``role`` is the last role.
     ``is_result``: its output is one of the run's results, because no other task of the plan takes it. ``shortened`` counts its model calls
-    whose replies could have fewer tokens than its role asks for, because there was no room for more.
+    whose replies could have fewer tokens than its role asks for, because there was no room for more. ``entries`` are the numbers of those
+    of the run's journal that show how it failed: its last steps, and its end.
     """
 
     task: str
@@ -31,6 +32,7 @@ class TaskOutcome(Record):
     fallbacks: tuple[FellBack, ...] = ()
     is_result: bool = False
     shortened: int = 0
+    entries: tuple[int, ...] = ()
 
 
 class Row(NamedTuple):
@@ -60,6 +62,7 @@ def page(state: RunState, start: int) -> bytes:
                 [fallen.model_dump(mode="json", exclude_defaults=True) for fallen in one.fallen],
                 one.is_result,
                 one.shortened,
+                one.entries,
             ]
         )
         size += len(row)
@@ -74,7 +77,9 @@ def rows(packed: bytes) -> tuple[int, list[Row]]:
     total, found = codec.unpack_value(packed)
     made = []
     for row in found:
-        task, role, status, output, blob, failure, usage, milliseconds, attempts, fallbacks, is_result, shortened = codec.unpack_value(row)
+        task, role, status, output, blob, failure, usage, milliseconds, attempts, fallbacks, is_result, shortened, entries = (
+            codec.unpack_value(row)
+        )
         outcome = TaskOutcome(
             task=task,
             role=role,
@@ -87,6 +92,7 @@ def rows(packed: bytes) -> tuple[int, list[Row]]:
             fallbacks=fallbacks,
             is_result=is_result,
             shortened=shortened,
+            entries=entries,
         )
         made.append(Row(outcome, BlobRef.model_validate(blob) if blob else None))
     return total, made

@@ -12,7 +12,7 @@ from agents.settings import problems_of
 from agents.typed import name_of
 from protocols.failures import BadInput, Failed, Failure, Verdict
 from protocols.plan import FROM, Plan, PlanAsk, problems, refs
-from protocols.team import PLANNER
+from protocols.team import PLANNER, RoleSpec
 
 
 def from_function(function: Callable[..., Any], roles: Mapping[str, Role], most_tasks: int) -> tuple[Role, bool]:
@@ -117,6 +117,9 @@ def check(plan: Plan, roles: Mapping[str, Role], most_tasks: int, known: tuple[s
         return wrong
     specs = {name: role.spec() for name, role in roles.items()}
     makers = {task.id: specs[task.role].output_schema for task in plan.tasks}
+    for task in plan.tasks:
+        for other in dict.fromkeys((task.fallback or {}).values()):
+            wrong += [f"task {task.id!r}: {why}" for why in unlike(specs[task.role], specs[other])]
     fitting: dict[tuple[str, str, tuple[str | int, ...]], str | None] = {}
     role_of = {task.id: task.role for task in plan.tasks}
     for task in plan.tasks:
@@ -137,6 +140,19 @@ def check(plan: Plan, roles: Mapping[str, Role], most_tasks: int, known: tuple[s
             if fitting[key]:
                 wrong.append(f"task {task.id!r} takes the output of {source!r}, but {fitting[key]}")
     return wrong[:20]
+
+
+def unlike(mine: RoleSpec, other: RoleSpec) -> list[str]:
+    """Why ``other`` can't take over what ``mine`` failed at, one sentence each."""
+    found = []
+    gives = misfit(other.output_schema, mine.output_schema, other.output_schema, mine.output_schema)
+    if gives:
+        found.append(f"the output of {other.name!r} can't stand in for that of {mine.name!r}, which falls back to it: {gives}")
+    slot = other.input_schema.get("properties", {}).get("input") if other.told else other.input_schema
+    takes = misfit(mine.input_schema, slot, mine.input_schema, other.input_schema)
+    if takes:
+        found.append(f"role {other.name!r} can't take the input of {mine.name!r}, which falls back to it: {takes}")
+    return found
 
 
 def _refused(wrong: list[str]) -> Failed:

@@ -15,7 +15,7 @@ from orchestrator.ledger import ALLOWANCE, Account, plus
 from orchestrator.link import now
 from orchestrator.live import LiveRun
 from orchestrator.observe.logs import get_logger
-from orchestrator.reducer.allowances import is_idle, most, waits
+from orchestrator.reducer.allowances import beside, is_idle, most, waits
 from orchestrator.reducer.leases import comes_back
 from orchestrator.reducer.state import RunState
 from orchestrator.replay import replay
@@ -202,7 +202,8 @@ class Purse:
         async with pocket.lock:
             await self._join(pocket)
             account, many, idle = pocket.account, most(state, asked), is_idle(state, need)
-            drawn = await self._stored(pocket, self._journal.draw, account.settled, account.reserved, need, many, now(), idle=idle)
+            held = beside(state, asked)
+            drawn = await self._stored(pocket, self._journal.draw, account.settled, held, need, many, now(), idle=idle)
             if isinstance(drawn, Limits):
                 await self._say(state.run, m.AllowanceGranted(total=drawn))
                 return True
@@ -221,11 +222,10 @@ class Purse:
                 return
             account, state = pocket.account, pocket.here.state
             others_wait = await self._stored(pocket, self._journal.settle, account.settled, None, now())
-            taken = _taken(account)
+            stays = _taken(account) if rests else plus(_taken(account), account.kept)
             gives = rests or (others_wait and state.drawing is None)
-            if gives and any(limit > taken[place] for place, limit in account.bounds):
-                less = m.AllowanceGranted(total=Limits(**{COUNTED[place]: 0 for place, _ in account.bounds}))
-                await self._say(state.run, less)
+            if gives and any(limit > stays[place] for place, limit in account.bounds):
+                await self._say(state.run, lessened(account, stays))
                 if pocket.here.is_at_work:
                     await self._give_back(pocket)
 
@@ -244,6 +244,11 @@ def opening(limits: Sequence[Limit], state: RunState | None = None) -> tuple[m.A
     if names:
         return (m.AllowanceGranted(total=Limits(**dict.fromkeys(names, 0))),)
     return (m.AllowanceGranted(total=UNLIMITED),) if state is not None and ALLOWANCE in state.ledger.accounts else ()
+
+
+def lessened(account: Account, stays: Amount) -> m.AllowanceGranted:
+    """The entry with which a run gives back what it has drawn above what ``stays``."""
+    return m.AllowanceGranted(total=Limits(**{COUNTED[place]: min(limit, stays[place]) for place, limit in account.bounds}))
 
 
 def _its(user: str, limits: Iterable[Limit]) -> tuple[Limit, ...]:

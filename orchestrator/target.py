@@ -3,15 +3,23 @@
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
+from agents.settings import problems_of
 from orchestrator.team import Team
 from protocols.failures import BadInput, CallboardError
+from protocols.record import Record
 
 DEFAULT_NAME = "team"
+
+_OTHERS = (str(Path(__file__).parent.parent), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+"""Where code is that is nobody's target."""
 
 
 class Target(NamedTuple):
@@ -115,15 +123,21 @@ def _refused(where: str, error: BaseException) -> BaseException:
         return BadInput(f"{where} ended the program while it was imported; keep that under `if __name__ == '__main__':`")
     if isinstance(error, ModuleNotFoundError):
         return BadInput(f"{where} imports {error.name!r}, which is not installed here; install it in this environment")
-    said = str(error) if isinstance(error, CallboardError) else f"{type(error).__name__}: {error}"
-    return BadInput(f"{where} could not be loaded{_line(error)}: {said}")
+    return BadInput(f"{where} could not be loaded{_line(error)}: {_said(error)}")
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, ValidationError):
+        ours = next((kind for kind in Record.__subclasses__() if kind.__name__ == error.title), None)
+        return f"{error.title}: {problems_of(error, list(ours.model_fields) if ours else ())}"
+    return str(error) if isinstance(error, CallboardError) else f"{type(error).__name__}: {error}"
 
 
 def _line(error: BaseException) -> str:
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename and frame.filename[:1] != "<"
     ]
-    mine = [frame for frame in frames if not frame.filename.startswith(str(Path(__file__).parent.parent))] or frames[1:]
+    mine = [frame for frame in frames if not frame.filename.startswith(_OTHERS)] or frames[1:]
     return f" (line {mine[-1].lineno} of {Path(mine[-1].filename).name})" if mine else ""
 
 

@@ -31,13 +31,15 @@ class TeamSettings(settings.Settings):
     name: Annotated[str, Field(min_length=1)]
     merge: InstanceOf[Merge] | None
     budget: InstanceOf[Limits]
-    user: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+    user: str
     most_tasks: Annotated[int, Field(ge=1)]
     depth: Annotated[int, Field(ge=0)]
     replans: Annotated[int, Field(ge=0)]
     reserve: InstanceOf[Limits]
     throttles: Mapping[str, InstanceOf[Throttling]]
 
+
+UNNAMED = "the user's name is empty, too long or can't be printed; give one like 'ada'"
 
 Planner = Callable[..., Any] | Plan | Role
 
@@ -67,6 +69,8 @@ class Team:
 
     def __post_init__(self) -> None:
         settings.check(TeamSettings, self, f"team {self.name!r}")
+        if not ids.is_user_name(self.user):
+            raise BadInput(f"team {self.name!r}: {UNNAMED}")
         if not isinstance(self.roles, Sequence) or not self.roles:
             raise BadInput(f"team {self.name!r} has no roles; give it a list of at least one")
         for role in self.roles:
@@ -204,8 +208,9 @@ class Team:
 
     def unkept(self, budget: Limits) -> list[str]:
         """Why ``reserve`` can't be kept of this budget."""
-        if self.reserve.seconds is not None:
-            return [f"the reserve of team {self.name!r} has seconds, which can't be kept; give it {', '.join(SPOKEN)}"]
+        for name in ("seconds", "subtasks"):
+            if getattr(self.reserve, name) is not None:
+                return [f"the reserve of team {self.name!r} has {name}, which can't be kept; give it {', '.join(SPOKEN)}"]
         return [
             f"the reserve of team {self.name!r} is {spoken(place, kept)} of {spoken(place, limit)}; keep less, or raise the limit"
             for place, name in enumerate(COUNTED)

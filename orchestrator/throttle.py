@@ -15,7 +15,8 @@ of all, once a window of calls; a named time silences all, and a circuit opens f
 gives up one call of it, and who needs less says so: then the others probe at once. Words may get lost: each finds out by itself too.
 
 *Circuit.* It opens after ``STRAIGHT_FAILURES`` failures of the provider in a row; refusals count where the window is 1 and can't be
-narrower. After a pause, doubled each time, one call probes; its success closes the circuit.
+narrower. After a pause, doubled each time, one call probes; its success closes the circuit. Where the provider names a time beyond
+``LONGEST_PAUSE``, nobody waits for that: the circuit opens, and one call each ``NAMED_PAUSE`` probes.
 
 *Turns.* A permit goes to the run that has the fewest, then to the one that waited longest, and likewise to a host of that run.
 """
@@ -38,6 +39,8 @@ STRAIGHT_FAILURES = 5
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """Seconds for which the circuit stays open, at first and at most."""
+NAMED_PAUSE = 30.0
+"""The same where a provider named a time beyond all patience: less than who has no other model waits."""
 BURST = 10
 """This part of what is allowed in a minute may go at once; the rest comes evenly, so that no minute has more than is allowed."""
 RECENT = 0.2
@@ -127,6 +130,7 @@ class Throttle:
     waiting: dict[Queue, int] = field(default_factory=dict)
     paused_until: float = 0.0
     open_until: float | None = None
+    named_until: float = 0.0
     why: str = ""
     refusals: int = 0
     _news: bool = False
@@ -215,9 +219,9 @@ class Throttle:
         for round_ in said.refused:
             self._refused(round_, now)
         if said.retry_after is not None:
-            self.paused_until = max(self.paused_until, now + said.retry_after)
+            self._named(said.retry_after, now)
         self.why = said.why or self.why
-        if said.succeeded:
+        if said.succeeded and now >= self.named_until:  # what began before says nothing of the time that was named since
             self._succeeded(said.succeeded, in_use=in_use and not said.refused)
         elif said.failed:
             self._failed(said.failed, now)
@@ -247,6 +251,14 @@ class Throttle:
             del self.held[queue]
         if queue == self._probe:
             self._probe = None
+
+    def _named(self, seconds: float, now: float) -> None:
+        """The provider wants to be left alone for so long."""
+        if seconds <= LONGEST_PAUSE:
+            self.paused_until = max(self.paused_until, now + seconds)
+        else:
+            self.named_until = now + NAMED_PAUSE
+            self.open_until, self._probe = max(self.open_until or 0.0, self.named_until), None
 
     def _succeeded(self, count: int, *, in_use: bool) -> None:
         if self.open_until is not None:

@@ -64,7 +64,8 @@ class Tally:
 
 
 class Limits(Record):
-    """The most that may be used; ``None`` is no limit. ``micros`` as in ``Usage``; ``seconds`` is wall time."""
+    """The most that may be used; ``None`` is no limit. ``micros`` as in ``Usage``; ``seconds`` is wall time; ``subtasks`` are the tasks
+    that are delegated below, at any depth."""
 
     tokens: int | None = Field(default=None, ge=0)
     micros: int | None = Field(default=None, ge=0)
@@ -72,9 +73,20 @@ class Limits(Record):
     tool_calls: int | None = Field(default=None, ge=0)
     turns: int | None = Field(default=None, ge=0)
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    subtasks: int | None = Field(default=None, ge=0)
 
 
 UNLIMITED = Limits()
+
+
+def narrowed(limits: Limits, by: Limits | None) -> Limits:
+    """In each dimension the smaller of both."""
+    if by is None:
+        return limits
+    given = by.model_dump(exclude_none=True)
+    return limits.model_copy(update={name: value for name, value in given.items() if (had := getattr(limits, name)) is None or value < had})
+
+
 COUNTED = ("tokens", "micros", "model_calls", "tool_calls", "turns")
 """The dimensions that add up; a vector of them is how the ledger and the leases count."""
 
@@ -87,6 +99,11 @@ Amount = tuple[int, int, int, int, int]
 ZERO: Amount = (0, 0, 0, 0, 0)
 PLENTY = 1 << 60
 """What there is of a dimension without a limit."""
+
+
+def lasted(began: int, ended: int, until: int) -> int:
+    """How long something took that began and ended then (milliseconds), but for what of it was counted ``until`` another moment."""
+    return max(ended - max(began, until), 0)
 
 
 def money(micros: int) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -52,7 +53,7 @@ class Mode(NamedTuple):
 
 MODES: Mapping[Verdict, Mode] = MappingProxyType(
     {
-        Verdict.BUDGET: Mode(Severity.WARNING, "a limit on money, tokens or calls would have been passed"),
+        Verdict.BUDGET: Mode(Severity.WARNING, "a limit on money, tokens, calls or subtasks would have been passed"),
         Verdict.DEADLINE: Mode(Severity.WARNING, "the time allowed ran out"),
         Verdict.TURNS: Mode(Severity.ERROR, "the agent used its turns without an answer"),
         Verdict.LOOP: Mode(Severity.ERROR, "the agent repeated itself after being told"),
@@ -74,6 +75,10 @@ MODES: Mapping[Verdict, Mode] = MappingProxyType(
     }
 )
 """Every verdict's severity and meaning; ``docs/failures.md`` adds what to do."""
+
+
+UNPASSED = frozenset({Verdict.CANCELLED, Verdict.DEPENDENCY, Verdict.EFFECT_IN_DOUBT})
+"""After these nobody takes a task over."""
 
 
 class Failure(Record):
@@ -131,26 +136,32 @@ class ModelError(CallboardError):
     """A model call failed. ``retryable`` says whether the same call may work later; ``retry_after`` is in seconds.
 
     ``charged`` says that the provider may have charged for the call, so its reservation must not be given back. A call is ``refused`` when
-    the provider had no room for it: a limit on its rate, or too much load.
+    the provider had no room for it: a limit on its rate, or too much load. ``elsewhere`` says that it is not the request's fault, but
+    that of this model, its account or its server, so that another model may answer, though trying again is no use.
     """
 
     code = "model"
 
     def __init__(
-        self, message: str, *, retryable: bool = False, retry_after: float | None = None, charged: bool = True, refused: bool = False
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        charged: bool = True,
+        refused: bool = False,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.retry_after = retry_after
         self.charged = charged
         self.refused = refused
+        self.elsewhere = elsewhere
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_model_error, (str(self), self.retryable, self.retry_after, self.charged, self.refused))
-
-
-def _model_error(message: str, retryable: bool, retry_after: float | None, charged: bool, refused: bool) -> ModelError:
-    return ModelError(message, retryable=retryable, retry_after=retry_after, charged=charged, refused=refused)
+        said = {name: getattr(self, name) for name in ("retryable", "retry_after", "charged", "refused", "elsewhere")}
+        return (partial(ModelError, **said), (str(self),))
 
 
 class Failed(CallboardError):

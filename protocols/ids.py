@@ -35,6 +35,11 @@ def is_task_id(text: str) -> bool:
     return TASK_ID.match(text) is not None
 
 
+def is_user_name(text: str) -> bool:
+    """Whether ``text`` may name whom a run is for: up to 200 characters that can be printed, not all of them blank."""
+    return bool(text.strip()) and len(text) <= 200 and text.isprintable()
+
+
 def is_role_name(text: str) -> bool:
     """Whether ``text`` may name a role: up to 50 lower-case characters, digits, ``_`` and ``-``."""
     return ROLE_NAME.match(text) is not None

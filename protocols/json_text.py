@@ -38,15 +38,19 @@ def flaw(value: Any, depth: int = 0) -> str | None:
         return None if _LEAST <= value <= _MOST else "an integer has more than 64 bits"
     if isinstance(value, float):
         return None if isfinite(value) else f"{value} is no number of JSON"
-    if isinstance(value, (dict, list, tuple)):
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str) or not (key.isascii() or flaw(key) is None):
+                return "a key is no text"
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
         if depth == DEEPEST:
             return f"it is nested more than {DEEPEST} deep"
-        parts = value
-        if isinstance(value, dict):
-            if not all(isinstance(key, str) and flaw(key) is None for key in value):
-                return "a key is no text"
-            parts = value.values()  # type: ignore[assignment]
-        return next((wrong for one in parts if (wrong := flaw(one, depth + 1)) is not None), None)
+        for one in value:
+            wrong = flaw(one, depth + 1)
+            if wrong is not None:
+                return wrong
+        return None
     return None if value is None else f"{type(value).__name__} is no kind of JSON"
 
 

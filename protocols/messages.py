@@ -368,7 +368,8 @@ class DeadlinePassed(Message):
 class Assign(Message):
     """Work on a task. ``inputs`` are the outputs that the input refers to; ``history`` are earlier attempts' steps, packed. Steps are
     numbered from ``first`` on: those before are another role's. ``tried`` says which try of its role's this is, where another may follow;
-    the last one's is 0."""
+    the last one's is 0. ``limits`` are the task's own, beside its role's. ``spent`` is what those attempts used of these, and ``worked``
+    how many milliseconds they were at calls."""
 
     task: str
     attempt: int
@@ -382,7 +383,10 @@ class Assign(Message):
     history: tuple[bytes, ...] = ()
     first: int = 0
     tried: int = 0
+    limits: Limits | None = None
     conclude: bool = False
+    spent: Usage = NOTHING
+    worked: int = 0
     traceparent: str | None = None
 
 

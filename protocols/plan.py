@@ -3,9 +3,13 @@
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, Literal
+
+from pydantic.json_schema import SkipJsonSchema
 
 from protocols import ids
+from protocols.budget import Limits
+from protocols.failures import UNPASSED, Verdict
 from protocols.record import Record
 
 FROM = "$from"
@@ -24,6 +28,11 @@ class Task(Record):
     input: Any = None
     after: tuple[str, ...] = ()
     tolerant: bool = False
+    # A model that plans is shown neither of these: it would only guess them.
+    limits: SkipJsonSchema[Limits | None] = None
+    """What it may use, where that is less than its role may."""
+    fallback: SkipJsonSchema[dict[Verdict | Literal["*"], str] | None] = None
+    """By verdict, or ``"*"`` for all others, the role that takes it over from its own; what is not there is as its role says."""
 
 
 class Plan(Record):
@@ -105,6 +114,13 @@ def problems(plan: Plan, roles: Collection[str], *, most_tasks: int, known: Coll
         taken.add(task.id)
         if task.role not in roles:
             found.append(f"task {task.id!r} asks for role {task.role!r}, which does not exist{_nearest(task.role, roles)}")
+        for verdict, other in (task.fallback or {}).items():
+            if other not in roles:
+                found.append(f"task {task.id!r} falls back to role {other!r}, which does not exist{_nearest(other, roles)}")
+            elif other == task.role:
+                found.append(f"task {task.id!r} falls back to role {other!r}, which has it already; name another")
+            if verdict in UNPASSED:
+                found.append(f"task {task.id!r} has a fallback for {verdict!s}, after which nobody takes over; leave it out")
     graph = {}
     for task in plan.tasks:
         graph[task.id] = wanted = needs(task)

@@ -14,7 +14,7 @@ from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from agents.models.wire import unwrapped, wrapped
+from agents.models.wire import GONE, unwrapped, wrapped
 from agents.settings import problems_of
 from protocols.chat import ChatMessage, Finish, ModelReply, ModelRequest, ToolCall
 from protocols.failures import ModelError
@@ -165,17 +165,17 @@ def error_of(error: Exception, key: str) -> ModelError:
             kind = "did not answer in time" if isinstance(error, wrong.ModelTimeoutError) else "can't be reached, or the connection broke"
             return ModelError(f"it {kind}: {why}", retryable=True, charged=error.phase not in ("pool", "connect"))
         case wrong.ModelQuotaExceededError():
-            return ModelError(f"the account's quota is used up: {why}", charged=streamed)
+            return ModelError(f"the account's quota is used up: {why}", charged=streamed, elsewhere=True)
         case wrong.ModelRateLimitError() | wrong.ModelUnavailableError():
             return ModelError(why, retryable=True, retry_after=after, charged=streamed, refused=True)
         case wrong.ModelAuthenticationError():
-            return ModelError(f"{why}; set {key} to a key that may use this model", charged=False)
+            return ModelError(f"{why}; set {key} to a key that may use this model", charged=False, elsewhere=True)
         case wrong.ModelContextWindowExceededError():
             return ModelError(f"{why}; give the model a profile= with its real context_tokens", charged=False)
         case wrong.ModelNotFoundError():
-            return ModelError(f"{why}; is that the model's name, and the base URL right?", charged=False)
+            return ModelError(f"{why}; is that the model's name, and the base URL right?", charged=False, elsewhere=True)
         case wrong.ModelHTTPError() if error.status_code < 500 and error.status_code not in (408, 409, 425):
-            return ModelError(why, charged=streamed)
+            return ModelError(why, charged=streamed, elsewhere=error.status_code in GONE)
         case wrong.ModelAPIError():
             return ModelError(why, retryable=True, retry_after=after)
         case wrong.UserError():
@@ -185,7 +185,7 @@ def error_of(error: Exception, key: str) -> ModelError:
         case wrong.UnexpectedModelBehavior():
             return ModelError(f"it answered with no reply: {why}", retryable=not isinstance(error, wrong.ContentFilterError))
         case _:
-            return ModelError(f"it answered with something that is no reply: {type(error).__name__}: {why}")
+            return ModelError(f"it answered with something that is no reply: {type(error).__name__}: {why}", elsewhere=True)
 
 
 def _told(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Models on servers of one's own that speak OpenAI's chat completions; needs no extra. Hosted providers: ``agents.models.provider``."""
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from agents.models import worst_case
-from agents.models.wire import BrokenStream, Streamed, body_of, reply_of
+from agents.models.wire import GONE, BrokenStream, Streamed, body_of, reply_of
 from agents.settings import problems_of
 from protocols.chat import ModelReply, ModelRequest, Need, Price, Profile, Throttling
 from protocols.failures import BadInput, ModelError
@@ -92,7 +93,7 @@ class HttpModel:
         except ValidationError as error:
             raise ModelError(f"{self.id} answered with something that is no chat completion: {problems_of(error)}") from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ModelError(f"{self.id} answered with something that is no chat completion: {error}") from None
+            raise ModelError(f"{self.id} answered with something that is no chat completion: {error}", elsewhere=True) from None
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -121,15 +122,16 @@ class HttpModel:
         where = f"{self.id} answered {status}: {said or 'no reason given'}"
         if status in (401, 403):
             variable = f"; set {self._api_key_env} to a key that may use this model" if self._api_key_env else "; give api_key="
-            return ModelError(where + variable, charged=False)
+            return ModelError(where + variable, charged=False, elsewhere=True)
         if status == 404:
-            return ModelError(f"{where}; is {self.name!r} the model's name, and does base_url end in /v1?", charged=False)
+            return ModelError(f"{where}; is {self.name!r} the model's name, and does base_url end in /v1?", charged=False, elsewhere=True)
         if status in (429, 503):
             spent = "insufficient_quota" in body
-            return ModelError(where, retryable=not spent, retry_after=_seconds(retry_after), charged=False, refused=not spent)
+            after = _seconds(retry_after)
+            return ModelError(where, retryable=not spent, retry_after=after, charged=False, refused=not spent, elsewhere=spent)
         if status == 408 or status >= 500:
             return ModelError(where, retryable=True, retry_after=_seconds(retry_after))
-        return ModelError(where, charged=False)
+        return ModelError(where, charged=False, elsewhere=status in GONE)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None, "_loop": None}
@@ -147,11 +149,12 @@ def _message(body: str) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """``Retry-After`` in seconds: a number, or a date."""
+    """``Retry-After`` in seconds: a number, or a date. What is no number of seconds says nothing."""
     if not retry_after:
         return None
     try:
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

@@ -8,6 +8,9 @@ from pydantic_core import from_json, to_json
 
 from protocols.chat import ChatMessage, Finish, ModelReply, ModelRequest, ToolCall
 
+GONE = frozenset({402, 410})
+"""Statuses that say that an account has no credit left, or that a model was withdrawn."""
+
 _FINISH = {
     "stop": Finish.STOP,
     "tool_calls": Finish.TOOL_CALLS,

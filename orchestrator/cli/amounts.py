@@ -5,15 +5,28 @@ import math
 import re
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from protocols import ids
 from protocols.budget import MICROS_PER_UNIT, Limits
 from protocols.failures import BadInput
 
+MOST = 10**15
+"""The largest limit on tokens or calls that can be given."""
+
 _MONEY = re.compile(r"\$?([0-9]{1,12})(?:\.([0-9]*))?|\$?\.([0-9]+)")
 _DECIMALS = 6
+COUNTS = {
+    "--budget-tokens": "tokens",
+    "--budget-calls": "model_calls",
+    "--budget-tool-calls": "tool_calls",
+    "--budget-turns": "turns",
+    "--budget-subtasks": "subtasks",
+}
+"""The flags of a run that limit counts, and what of ``Limits`` they are."""
 _AGO = re.compile(r"([0-9]{1,6}) ?(d|h|min)")
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "min": 60_000}
 
@@ -29,17 +42,26 @@ def micros(text: str, flag: str = "--budget-usd") -> int:
     return int(match[1] or 0) * MICROS_PER_UNIT + int(decimals.ljust(_DECIMALS, "0"))
 
 
-def budget(usd: str | None, tokens: int | None, calls: int | None, timeout: float | None) -> Limits | None:
-    """The limits of a run, or ``None`` when none is given. ``timeout`` is in seconds. Raises ``BadInput``."""
-    if usd is None and tokens is None and calls is None and timeout is None:
+def budget(usd: str | None, timeout: float | None, counts: Mapping[str, int | None]) -> Limits | None:
+    """The limits of a run, or ``None`` when none is given. ``timeout`` is in seconds, ``counts`` by their flags. Raises ``BadInput``."""
+    if usd is None and timeout is None and all(value is None for value in counts.values()):
         return None
-    for flag, value in (("--budget-tokens", tokens), ("--budget-calls", calls)):
+    for flag, value in counts.items():
         if value is not None and value < 0:
             raise BadInput(f"{flag} {value} is below zero; give a number from 0 up, or leave it out for no limit")
+        if value is not None and value > MOST:
+            raise BadInput(f"{flag} {value} is more than {MOST:,}; give less, or leave it out for no limit")
     if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
         raise BadInput(f"--timeout {timeout} is no time to work in; give seconds above 0, or leave it out for no limit")
     money = None if usd is None else micros(usd)
-    return Limits(tokens=tokens, micros=money, model_calls=calls, seconds=timeout)
+    return Limits(micros=money, seconds=timeout, **{COUNTS[flag]: value for flag, value in counts.items()})
+
+
+def user(name: str, where: str = "--user") -> str:
+    """The name of a user. Raises ``BadInput``."""
+    if not ids.is_user_name(name):
+        raise BadInput(f"{where} {name!r} can't name a user; give a name like ada, of up to 200 characters that can be printed")
+    return name
 
 
 def since(text: str, flag: str = "--since") -> int:

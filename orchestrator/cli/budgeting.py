@@ -30,7 +30,6 @@ calls = 50
 """
 """In the docstring of a command, formatters would escape the mark that keeps these lines apart."""
 
-_MOST = 10**15
 _TITLES = ("whose", "per", "limit on", "limit", "used", "reserved", "left", "until")
 
 
@@ -66,10 +65,10 @@ def budget() -> None:
 @_whose
 @click.option("--per", "span", type=click.Choice(_WINDOWS), help="The time over which it counts; days are UTC's. Not with --run.")
 @click.option("--usd", metavar="X", help="The most money, a decimal such as 0.25.")
-@click.option("--tokens", type=click.IntRange(0, _MOST), metavar="N", help="The most input and output tokens.")
-@click.option("--calls", type=click.IntRange(0, _MOST), metavar="N", help="The most model calls.")
-@click.option("--tool-calls", type=click.IntRange(0, _MOST), metavar="N", help="The most tool calls.")
-@click.option("--turns", type=click.IntRange(0, _MOST), metavar="N", help="The most turns of agents.")
+@click.option("--tokens", type=click.IntRange(0), metavar="N", help="The most input and output tokens.")
+@click.option("--calls", type=click.IntRange(0), metavar="N", help="The most model calls.")
+@click.option("--tool-calls", type=click.IntRange(0), metavar="N", help="The most tool calls.")
+@click.option("--turns", type=click.IntRange(0), metavar="N", help="The most turns of agents.")
 @click.option("--timeout", type=float, metavar="S", help="With --run: the most seconds since it began.")
 @options.store
 @options.as_json
@@ -93,7 +92,7 @@ def set_(
     given = _limits({name: value for name, value in counts.items() if value is not None}, "--")
     if run_id is not None:
         _only_run(user, everyone, span)
-        time_ = amounts.budget(None, None, None, timeout) or Limits()
+        time_ = amounts.budget(None, timeout, {}) or Limits()
         given = given.model_copy(update={"seconds": time_.seconds})
     elif timeout is not None:
         raise BadInput("--timeout is for one run, with --run; seconds don't add up over runs")
@@ -162,12 +161,13 @@ def load(file: str, store: str | None, as_json: bool) -> int:
 
 
 def _named(user: str | None, everyone: bool) -> str:
+    from orchestrator.cli import amounts
     from orchestrator.journal.allowances import EVERYONE, of_user
     from protocols.failures import BadInput
 
     if (user is not None) == everyone:
         raise BadInput("say whose limit: --user NAME, --everyone, or --run RUN")
-    return EVERYONE if user is None else of_user(user)
+    return EVERYONE if user is None else of_user(amounts.user(user))
 
 
 def _only_run(user: str | None, everyone: bool, span: str | None) -> None:
@@ -208,14 +208,15 @@ def _limits(given: dict[str, Any], before: str) -> "Limits":
             raise BadInput(f"{before}{name} is no limit; there are {', '.join(_FIELDS)}")
         if name == "usd" and not isinstance(value, bool):
             found["micros"] = amounts.micros(str(value), f"{before}usd")
-        elif isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
-            raise BadInput(f"{before}{name} {value!r} is no limit; give a whole number from 0 up")
+        elif isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= amounts.MOST:
+            raise BadInput(f"{before}{name} {value!r} is no limit; give a whole number from 0 to {amounts.MOST:,}")
         else:
             found[_FIELDS[name]] = value
     return Limits(**found)
 
 
 def _read(file: str) -> "Iterator[Limit]":
+    from orchestrator.cli import amounts
     from orchestrator.journal.allowances import EVERYONE, of_user
     from protocols.failures import BadInput
 
@@ -231,7 +232,7 @@ def _read(file: str) -> "Iterator[Limit]":
             yield from _windows(value, EVERYONE, f"{file}: [{name}")
         elif name == "user" and isinstance(value, dict):
             for user, windows in value.items():
-                yield from _windows(windows, of_user(user), f"{file}: [user.{user}")
+                yield from _windows(windows, of_user(amounts.user(user, f"{file}: [user.…]")), f"{file}: [user.{user}")
         else:
             raise BadInput(f"{file}: {name!r} says not whose limit it is; write [everyone.day] or [user.NAME.day]")
 
@@ -259,6 +260,9 @@ def _show_run(store: str | None, run_id: str, as_json: bool) -> int:
         used = ((state.ended or time.time_ns() // 1_000_000) - state.began) / 1000
         row = {"account": state.run, "per": "run", "of": "seconds", "limit": limits.seconds, "used": round(used, 3), "reserved": 0}
         rows.append(row | {"left": round(max(limits.seconds - used, 0), 3), "until": state.began + round(limits.seconds * 1000)})
+    if limits.subtasks is not None:
+        row = {"account": state.run, "per": "run", "of": "subtasks", "limit": limits.subtasks, "used": state.delegated, "reserved": 0}
+        rows.append(row | {"left": max(limits.subtasks - state.delegated, 0), "until": None})
     return _table(rows, as_json)
 
 

@@ -42,6 +42,9 @@ class Asked(NamedTuple):
     budget_usd: str | None
     budget_tokens: int | None
     budget_calls: int | None
+    budget_tool_calls: int | None
+    budget_turns: int | None
+    budget_subtasks: int | None
     timeout: float | None
     model: str | None
 
@@ -49,7 +52,19 @@ class Asked(NamedTuple):
         """The budget; ``None`` when none is given. Raises ``BadInput``."""
         from orchestrator.cli import amounts
 
-        return amounts.budget(self.budget_usd, self.budget_tokens, self.budget_calls, self.timeout)
+        return amounts.budget(self.budget_usd, self.timeout, self.counts())
+
+    def counts(self) -> dict[str, int | None]:
+        """The flags that limit counts, and what they say."""
+        from orchestrator.cli import amounts
+
+        return {flag: getattr(self, flag.removeprefix("--").replace("-", "_")) for flag in amounts.COUNTS}
+
+    def whom(self) -> str | None:
+        """For whom; ``None`` when nobody is named. Raises ``BadInput``."""
+        from orchestrator.cli import amounts
+
+        return None if self.user is None else amounts.user(self.user)
 
     def goal(self) -> Any:
         """The goal, read from where it is; ``None`` when none is given. Raises ``BadInput``."""
@@ -62,12 +77,13 @@ class Asked(NamedTuple):
         from protocols.failures import BadInput
 
         self.limits()
+        self.whom()
         goal = self.goal()
         text = goal if goal is None or isinstance(goal, str) else json.dumps(goal)
         if text is not None and text is goal and self.source is not None and text.lstrip()[:1] in ("[", "{"):
             raise BadInput(f"the text of {self.source} begins like JSON, and a job's command line would read it so; begin it with a word")
         given = {"--goal": text, "--user": self.user, "--model": self.model, "--timeout": self.timeout, "--budget-usd": self.budget_usd}
-        given |= {"--budget-tokens": self.budget_tokens, "--budget-calls": self.budget_calls}
+        given |= self.counts()
         return [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
 
 
@@ -78,6 +94,9 @@ _ASKED = (
     click.option("--budget-usd", metavar="X", help="The most it may cost, a decimal such as 0.25."),
     click.option("--budget-tokens", type=int, metavar="N", help="The most input and output tokens."),
     click.option("--budget-calls", type=int, metavar="N", help="The most model calls."),
+    click.option("--budget-tool-calls", type=int, metavar="N", help="The most tool calls."),
+    click.option("--budget-turns", type=int, metavar="N", help="The most turns of agents."),
+    click.option("--budget-subtasks", type=int, metavar="N", help="The most tasks that agents may delegate."),
     click.option("--timeout", type=float, metavar="S", help="The most seconds."),
     click.option(
         "--model",

@@ -56,7 +56,7 @@ def run(
     """
     from orchestrator.cli import modelling
 
-    limits, goal = asked.limits(), asked.goal()
+    limits, user, goal = asked.limits(), asked.whom(), asked.goal()
     with streams.kept() as out:
         from orchestrator import target as targets
 
@@ -69,7 +69,7 @@ def run(
             if run_id is not None and await board.has(run_id):
                 streams.note(f"{run_id} has begun already; nothing of it is begun again")
                 return await board.resume(run_id, team)
-            return await board.start(team, goal, user=asked.user, budget=limits, model=model, target=loaded, run_id=run_id)
+            return await board.start(team, goal, user=user, budget=limits, model=model, target=loaded, run_id=run_id)
 
         return _Work(begin, place, store, as_json, quiet).carry_out(out)
 

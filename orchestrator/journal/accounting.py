@@ -83,6 +83,8 @@ class Accounting:
         wanted = list(limits)
         if any(one.limits.seconds is not None for one in wanted):
             raise BadInput("seconds don't add up over runs; give a run a limit on seconds with --timeout, or its team one")
+        if any(one.limits.subtasks is not None for one in wanted):
+            raise BadInput("subtasks are not counted over runs; give a run a limit on them with --budget-subtasks, or its team one")
         with self._accounting() as ask:
             for account, window, amounts in wanted:
                 ask("DELETE FROM limits WHERE account = ? AND span = ?", (account, window.value))

@@ -1,6 +1,6 @@
 """Allowances: what is drawn for a run, while it works, from limits that hold over many runs. Who asks the store is the shell."""
 
-from orchestrator.ledger import ALLOWANCE, RUN, as_usage, halves, minus
+from orchestrator.ledger import ALLOWANCE, RUN, as_usage, halves, minus, plus
 from orchestrator.reducer.leases import LEASE_CALLS, comes_back, lacking, serve
 from orchestrator.reducer.state import Decisions, Fetch, RunState
 from protocols import messages as m
@@ -72,6 +72,15 @@ def most(state: RunState, asked: m.AllowanceAsked) -> int:
     """How many calls' worth to draw at a time: what agents at work could lease, and no more than the run's own limits leave."""
     left = state.ledger.accounts[RUN].room(amount(asked.need), whole=state.spares(asked.task))
     return max(min(LEASE_CALLS * max(state.at_work, 1), left), 1)
+
+
+def beside(state: RunState, asked: m.AllowanceAsked) -> Amount:
+    """What the run is to have beside what is asked: what agents hold, and what is kept of that for who may take the whole."""
+    account = state.ledger.accounts[ALLOWANCE]
+    if state.spares(asked.task):
+        return account.reserved
+    tokens, micros, models, tools, turns = (kept if need else 0 for kept, need in zip(account.kept, amount(asked.need), strict=True))
+    return plus(account.reserved, (tokens, micros, models, tools, turns))
 
 
 def is_idle(state: RunState, need: Amount) -> bool:

@@ -7,16 +7,21 @@ from pydantic_core import to_json
 
 from agents.repetition import canonical
 from orchestrator.reducer.graph import reunion
+from orchestrator.reducer.leases import OF_THE_RUN
 from orchestrator.reducer.state import Decisions, Family, Fetch, Phase, RunState, TaskState
 from protocols import messages as m
+from protocols.budget import narrowed
 from protocols.envelope import Envelope
 from protocols.failures import Failure, Verdict
 from protocols.plan import Plan, Task, problems
 from protocols.team import Strategy
 
+SUBTASKS_OF_THE_RUN = f"subtasks {OF_THE_RUN}"
 MOST_ASKED = 3
 """The same subtask, by role and input, asked for again below one task of the plan, whichever model asks: the third time it is refused.
 Equal subtasks in one list count once: who asks for several answers at a time means it."""
+MOST_SUBTASKS = 10_000
+"""Below one task of the plan, at all depths, unless its limits say otherwise: what delegates without end comes to one by itself."""
 
 
 def subtasks_asked(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -30,11 +35,18 @@ def subtasks_asked(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     fresh = [task for task in body.tasks if task.id not in state.tasks]
     line = [me, *_above(state, me)]
     marks = {_mark(line[-1].task.id, task): task for task in fresh}
-    refused = _wrong(state, body, fresh) or next((why for mark, task in marks.items() if (why := _again(state, line, task, mark))), None)
+    refused = (
+        _wrong(state, body, fresh)
+        or next((why for mark, task in marks.items() if (why := _again(state, line, task, mark))), None)
+        or _too_many(state, line, len(fresh))
+    )
     if refused:
         return [m.SubtasksEnded(task=body.task, attempt=body.attempt, step=body.step, refused=refused)]
     for mark, task in marks.items():
         state.subtasks.setdefault(mark, []).append(task.id)
+    state.delegated += len(fresh)
+    for above in line:
+        above.delegated += len(fresh)
     waiting = len(fresh) + sum(name in state.tasks and state.tasks[name].open for name in children)
     me.phase = Phase.PARKED  # it no longer counts against its role's concurrency, or its children could wait for it
     state.working[me.task.role] -= 1
@@ -51,7 +63,7 @@ def subtasks_ended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     me = state.tasks[body.task]
     if me.phase is Phase.PARKED and me.attempt == body.attempt:
         state.families.pop(body.task, None)
-        me.phase = Phase.RUNNING
+        me.phase, me.until = Phase.RUNNING, entry.at  # it waited for them, and was not at work
         state.working[me.task.role] += 1
     return []
 
@@ -94,6 +106,28 @@ def _again(state: RunState, line: list[TaskState], task: Task, mark: str) -> Fai
         before = [state.tasks[name] for name in asked]
         return _refusal(f"role {task.role!r} was given this very input {len(asked)} times already{_outcome(before[-1])}", before)
     return None
+
+
+def _too_many(state: RunState, line: list[TaskState], count: int) -> Failure | None:
+    """Why there may not be so many more subtasks: a limit of who asks, of a task above that, or of the run."""
+    if not count:
+        return None
+    for above in line:
+        role = state.request.team.roles[above.task.role]
+        limit = narrowed(role.limits, above.task.limits).subtasks
+        if limit is None and above is line[-1]:
+            limit = MOST_SUBTASKS
+        if limit is not None and above.delegated + count > limit:
+            return _short(f"task {above.task.id!r} of role {role.name!r}", limit, above.delegated, count)
+    limit = state.ledger.limits.subtasks
+    if limit is not None and state.delegated + count > limit:
+        return _short("the run", limit, state.delegated, count).model_copy(update={"limit": SUBTASKS_OF_THE_RUN})
+    return None
+
+
+def _short(who: str, limit: int, made: int, count: int) -> Failure:
+    message = f"the limit on subtasks of {who} is {limit:,}: it has {made:,} and {count:,} more were asked for; raise limits=subtasks"
+    return Failure(verdict=Verdict.BUDGET, message=message)
 
 
 def _refusal(why: str, tasks: list[TaskState]) -> Failure:

@@ -8,9 +8,10 @@ from orchestrator.reducer.graph import make_ready, orphaned
 from orchestrator.reducer.leases import serve
 from orchestrator.reducer.state import Decisions, Fetch, Phase, RunState, TaskState
 from protocols import messages as m
+from protocols.budget import ZERO
 from protocols.chat import ToolCall
 from protocols.envelope import Envelope
-from protocols.failures import BadInput, Failure, Verdict
+from protocols.failures import UNPASSED, BadInput, Failure, Verdict
 from protocols.team import BY_TURNS, FallbackSpec
 
 MOST_FALLBACKS = 3
@@ -19,16 +20,21 @@ MOST_FALLBACKS = 3
 CONCLUSION = FallbackSpec(verdicts=(Verdict.BUDGET,), kind="conclude")
 """What follows, unless the role says otherwise, where a budget had no room for an agent's next turn."""
 
-_FINAL = frozenset({Verdict.CANCELLED, Verdict.DEPENDENCY, Verdict.EFFECT_IN_DOUBT})
-
 
 def fallback(state: RunState, me: TaskState, failure: Failure) -> m.FellBack | None:
     """What follows when ``me`` can't be tried again by its role; ``None`` when it fails."""
     if state.stopping is not None:
         return None
+    own = (
+        []
+        if me.fallen
+        else [FallbackSpec(verdicts=() if one == "*" else (one,), role=role) for one, role in (me.task.fallback or {}).items()]
+    )
     declared = [to for to in state.request.team.roles[me.task.role].fallbacks if not (to.kind == "conclude" and me.concludes)]
-    to = next((one for one in declared if failure.verdict in one.verdicts), None)
-    to = to or next((one for one in declared if not one.verdicts and failure.verdict not in _FINAL), None)
+    to = None
+    for specs in (own, declared):
+        to = to or next((one for one in specs if failure.verdict in one.verdicts), None)
+        to = to or next((one for one in specs if not one.verdicts and failure.verdict not in UNPASSED), None)
     to = to or (CONCLUSION if failure.limit and _has_begun(state, me) else None)
     if to is None or (to.kind != "conclude" and sum(one.to.kind != "conclude" for one in me.fallen) >= MOST_FALLBACKS):
         return None
@@ -52,7 +58,7 @@ def fell_back(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     me.phase, me.losses = Phase.WAITING, 0
     me.fallen, me.before, me.reviewed = (*me.fallen, body), body.attempt, 0
     if not me.concludes:
-        me.steps, me.doubts = [], ()
+        me.steps, me.doubts, me.spent, me.worked, me.delegated = [], (), ZERO, 0, 0
     decisions = orphaned(state, me)
     return [*decisions, *_given(state, me, body.to, body.failure)]
 

@@ -10,6 +10,9 @@ from protocols.failures import Failure, Verdict
 from protocols.plan import Task, needs, refs
 from protocols.team import PLANNER
 
+LAST_STEPS = 3
+"""Of a task that failed, so many are named."""
+
 
 def tasks_added(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     """Take in tasks; those that need nothing are ready, and those whose need has failed already are closed."""
@@ -84,6 +87,8 @@ def close(state: RunState, me: TaskState, output: m.Value | None, failure: Failu
     """End a task; its dependents become ready or are closed, its own subtasks are closed, its parent may be answered."""
     me.phase = Phase.DONE if failure is None else Phase.FAILED
     me.output, me.failure = output, failure
+    if failure is not None:
+        me.entries = (*(seq for seq, _ in me.steps[-LAST_STEPS:]), state.seq)
     me.steps = []
     state.open -= 1
     decisions: Decisions = []

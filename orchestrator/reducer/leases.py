@@ -2,10 +2,10 @@
 
 from collections import deque
 
-from orchestrator.ledger import ALLOWANCE, as_usage, minus, most, times
+from orchestrator.ledger import ALLOWANCE, as_usage, least, minus, most, plus, times
 from orchestrator.reducer.state import Decisions, Fetch, RunState, TaskState
 from protocols import messages as m
-from protocols.budget import ZERO, Amount, Usage, amount
+from protocols.budget import ZERO, Amount, Usage, amount, lasted
 from protocols.envelope import Envelope
 from protocols.failures import Verdict
 
@@ -24,7 +24,7 @@ def model_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     if me is not None:
         me.shortened += bool(body.shortened)
         me.losses = me.losses if body.reply is None else 0
-    return _settled(state, me, body.usage)
+    return _settled(state, me, body, body.usage)
 
 
 def tool_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -36,7 +36,7 @@ def tool_called(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
     if me is not None and not in_doubt and (body.ran or body.settled):
         me.settle(body.step)
         me.losses = me.losses if body.failure is not None else 0
-    return _settled(state, me, ONE_TOOL_CALL) if body.ran else []
+    return _settled(state, me, body, ONE_TOOL_CALL) if body.ran else []
 
 
 def tool_intended(state: RunState, entry: Envelope, fetch: Fetch) -> Decisions:
@@ -60,11 +60,15 @@ def stepped(
     return me
 
 
-def _settled(state: RunState, me: TaskState | None, used: Usage) -> Decisions:
+def _settled(state: RunState, me: TaskState | None, body: m.ModelCalled | m.ToolCalled, usage: Usage) -> Decisions:
     if me is None:
         return []
-    state.used.add(used)
-    state.ledger.settle(state.account(me), amount(used))
+    used = amount(usage)
+    state.used.add(usage)
+    state.ledger.settle(state.account(me), used)
+    if body.attempt > me.before:  # of the role that has it now
+        me.spent = plus(me.spent, used)
+        me.worked, me.until = me.worked + lasted(body.began, body.ended, me.until), max(me.until, body.ended)
     return serve(state)
 
 
@@ -151,10 +155,15 @@ def exhausts(state: RunState, limit: str) -> None:
 
 
 def give_back(state: RunState, task: str, *, lost: bool = False) -> None:
-    """Close the lease of a task that works no more; what a lost host held counts as used, for nobody can say how much was."""
+    """Close the lease of a task that works no more; what a lost host held counts as used, for nobody can say how much was.
+
+    Against its role's limits, which are to last for another attempt, it counts as one call.
+    """
     if task in state.ledger.accounts:
         if lost:
-            state.ledger.write_off(task)
+            me = state.tasks[task]
+            call = state.typical.get(me.task.role, ZERO)
+            me.spent = plus(me.spent, least(state.ledger.write_off(task), call))
         else:
             state.ledger.release(task)
         if state.asks:

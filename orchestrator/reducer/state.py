@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from orchestrator.ledger import RUN, Ledger
-from protocols.budget import NOTHING, ZERO, Amount, Tally, Usage
+from protocols.budget import NOTHING, ZERO, Amount, Tally, Usage, narrowed
 from protocols.failures import Failure, Verdict
 from protocols.messages import (
     AllowanceAsked,
@@ -71,7 +71,9 @@ class TaskState:
     ``fallen`` says from whom to whom it went, and why; ``before`` is the last attempt of those roles; ``reviewed`` is how many since ended
     in a review, which is no failure. ``series`` is how often the task that delegated it had changed hands by then. One that is
     ``leaving`` was closed while at work, and its host has not said that it has stopped. ``doubts`` are the writes that it began and of
-    which nobody has said how they ended.
+    which nobody has said how they ended. ``spent`` is what it has used of the limits of the role that has it now, in all attempts, and
+    ``worked`` how many milliseconds of those were at calls, counted ``until`` a moment. ``delegated`` is how many tasks there are below it.
+    ``entries`` are, where it failed, those of its last steps and of its end.
     """
 
     task: Task
@@ -99,6 +101,11 @@ class TaskState:
     leaving: bool = False
     shortened: int = 0
     doubts: tuple[ToolIntended, ...] = ()
+    spent: Amount = ZERO
+    worked: int = 0
+    until: int = 0
+    delegated: int = 0
+    entries: tuple[int, ...] = ()
 
     @property
     def open(self) -> bool:
@@ -189,6 +196,7 @@ class RunState:
     generation: int = 0
     families: dict[str, Family] = field(default_factory=dict)
     subtasks: dict[str, list[str]] = field(default_factory=dict)
+    delegated: int = 0
     asks: deque[LeaseAsked] = field(default_factory=deque)
     typical: dict[str, Amount] = field(default_factory=dict)
     used: Tally = field(default_factory=Tally)
@@ -214,7 +222,7 @@ class RunState:
         if name not in self.ledger.accounts:
             parent = RUN if state.parent is None else self.account(self.tasks[state.parent])
             role = self.request.team.roles[state.task.role]
-            self.ledger.open(name, parent, role.limits if role.delegates else None)
+            self.ledger.open(name, parent, narrowed(role.limits, state.task.limits) if role.delegates else None)
         return name
 
     def tried(self, state: TaskState) -> int:
@@ -234,7 +242,7 @@ class RunState:
         """Bound the account of a task by its new role's limits, on top of what it has used."""
         role = self.request.team.roles[state.task.role]
         if state.task.id in self.ledger.accounts:
-            self.ledger.renew(state.task.id, role.limits if role.delegates else None)
+            self.ledger.renew(state.task.id, narrowed(role.limits, state.task.limits) if role.delegates else None)
 
     def holds(self, state: TaskState) -> bool:
         """Whether the task holds a lease: it is at work, or was closed and its host has not said that it has stopped."""

@@ -139,6 +139,8 @@ def test_reasons_to_stop_are_told_apart() -> None:
         (400, {}, False, None, False),
         (401, {}, False, None, False),
         (404, {}, False, None, False),
+        (410, {}, False, None, False),
+        (422, {}, False, None, False),
     ],
 )
 def test_statuses_say_whether_to_try_again_and_who_pays(
@@ -149,6 +151,7 @@ def test_statuses_say_whether_to_try_again_and_who_pays(
 
     error = failing(handler, api_key="secret")
     assert (error.retryable, error.retry_after, error.charged) == (retryable, retry_after, charged)
+    assert error.elsewhere == (status in (401, 404, 410))
     assert f"{status}: because" in str(error)
     assert "secret" not in str(error)
 

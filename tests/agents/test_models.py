@@ -6,13 +6,14 @@ import cloudpickle
 import pytest
 from pydantic import BaseModel
 
-from agents import ScriptedModel, call, say
+from agents import LocalDesk, Role, ScriptedModel, call, say
+from agents.loop import work
 from agents.models.http import HttpModel
 from agents.models.port import Model
 from agents.models.provider import ProviderModel
 from agents.models.registry import resolve
 from protocols.chat import ChatMessage, Choice, ModelRequest, Option, ToolSpec
-from protocols.failures import BadInput, ModelError
+from protocols.failures import BadInput, Failed, ModelError
 from protocols.trust import Origin
 
 
@@ -111,3 +112,16 @@ def test_unknown_ids_say_what_exists() -> None:
 def test_ports_are_met() -> None:
     assert isinstance(ScriptedModel([]), Model)
     assert isinstance(HttpModel("http://x/v1", "m"), Model)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_another_model_is_asked_where_it_is_not_the_request_that_is_wrong(gone: bool) -> None:
+    error = cloudpickle.loads(cloudpickle.dumps(ModelError("no such model" if gone else "no such setting", charged=False, elsewhere=gone)))
+    first, standby = ScriptedModel([error], name="first"), ScriptedModel(["here"], name="standby")
+    working = work(Role("a"), "go", LocalDesk(), first, fallback_models=[standby])
+    if gone:
+        assert asyncio.run(working) == "here"
+    else:
+        with pytest.raises(Failed, match="no such setting"):
+            asyncio.run(working)
+    assert standby.calls == gone

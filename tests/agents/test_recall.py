@@ -145,8 +145,24 @@ def test_recalled_time_counts_against_the_seconds_of_the_role() -> None:
     first, _ = attempt(World())
     slow = [one.model_copy(update={"ended": one.began + 60_000}) if isinstance(one, ModelCalled) else one for one in first.messages[:-1]]
     model = ScriptedModel(lambda request: "late", latency=0.05)
-    one = Role("a", instructions="Pay.", tools=World().tools, limits=Limits(seconds=100.0))
-    assert worked(one, "go", model, history=slow).verdict is Verdict.DEADLINE
+
+    def within(seconds: float) -> Verdict | None:
+        one = Role("a", instructions="Pay.", tools=World().tools, limits=Limits(seconds=seconds))
+        return worked(one, "go", model, history=slow).verdict
+
+    assert within(60.0) is Verdict.DEADLINE
+    assert within(100.0) is None  # what went on at the same time took its time once
+
+
+def test_what_failed_before_counts_against_the_limits_of_the_role() -> None:
+    down = ModelError("down", retryable=True, retry_after=0.0)
+    one = Role("a", limits=Limits(model_calls=6, turns=1))
+    first = worked(one, "go", ScriptedModel(lambda request: down))
+    assert (first.verdict, len(first.model_calls)) == (Verdict.PROVIDER, 4)
+    second = worked(one, "go", ScriptedModel(lambda request: down), history=first.messages)
+    assert (second.verdict, len(second.model_calls)) == (Verdict.BUDGET, 2)
+    third = worked(one, "go", ScriptedModel(["ok"]), history=first.messages)
+    assert third.output == "ok"  # a turn of which nothing came was none
 
 
 def test_a_function_role_recalls_what_it_asked() -> None:

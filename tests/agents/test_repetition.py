@@ -73,6 +73,24 @@ def test_the_third_equal_call_is_told_with_what_it_gave_and_going_on_ends_the_ta
     assert stopped_after(lambda agent, number: agent.does(ask(n=1), gives=f"result {number}")) == (5, [3, 4])
 
 
+@pytest.mark.parametrize(("between", "verdict"), [(None, Verdict.PING_PONG), (ask(n=1), Verdict.LOOP)])
+def test_work_that_is_handed_on_again_and_again_is_ping_pong(between: ToolCall | None, verdict: Verdict) -> None:
+    handed = ToolCall(id="c", name="delegate", arguments={"tasks": [{"role": "helper", "input": "the whole goal"}]})
+    agent = Agent()
+
+    def work() -> None:
+        for _ in range(20):
+            agent.does(handed)
+            if between is not None:
+                agent.does(between)
+
+    with pytest.raises(Failed) as caught:
+        work()
+    assert caught.value.failure.verdict is verdict
+    assert "the whole goal" in str(caught.value.failure.evidence)
+    assert ("repeatable=True" in caught.value.failure.message) is (verdict is Verdict.LOOP)
+
+
 def test_other_spelling_is_the_same_call_as_long_as_it_gives_the_same() -> None:
     spelled = [ask(q="Blue  Hat", n=1000), ask(n="1,000", q="'blue hat'"), ask(q=" BLUE HAT ", n=1000.0), ask(q="“blue hat”", n="1e3")]
     assert stopped_after(lambda agent, number: agent.does(spelled[number % 4])) == (5, [3, 4])

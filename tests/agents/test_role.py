@@ -96,11 +96,18 @@ def test_wrong_roles_are_refused_with_the_next_step() -> None:
         {"name": "a", "tools": [look, look]},
         {"name": "a", "tools": look},
         {"name": "a", "delegates": "b"},
+        {"name": "a", "delegates": 5},
+        {"name": "a", "tools": [None]},
+        {"name": "a", "model": 5},
+        {"name": "a", "model": "embedded", "fallback_models": [5]},
         {"name": "a", "attempts": 0},
         {"name": "a", "output": Mood, "options": {"awful": "very bad"}},
     ):
         with pytest.raises(BadInput):
             Role(**settings)
+    for kind in ({}, "user", ""):
+        with pytest.raises(BadInput, match="can't be an input or output"):
+            Role("a", input=kind).spec()
 
 
 def test_input_is_read_strictly_and_says_where_it_is_wrong() -> None:

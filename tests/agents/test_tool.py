@@ -82,7 +82,13 @@ def test_raw_text_in_place_of_arguments_is_refused() -> None:
         count.read_arguments("{n: 1")
 
 
-@given(st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), max_size=3))
+@given(
+    st.dictionaries(
+        st.text(max_size=5),
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
+        max_size=3,
+    )
+)
 def test_only_arguments_of_exactly_the_declared_types_pass(arguments: dict[str, Any]) -> None:
     fits = set(arguments) <= {"a", "b"} and type(arguments.get("a")) is int and type(arguments.get("b", "")) is str
     try:

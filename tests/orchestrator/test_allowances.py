@@ -27,7 +27,7 @@ from orchestrator.journal.sqlite import SqliteJournal
 from orchestrator.ledger import ALLOWANCE, RUN, Account, plus
 from orchestrator.link import now
 from orchestrator.models import Models
-from orchestrator.reducer.allowances import is_idle, most, waits
+from orchestrator.reducer.allowances import beside, is_idle, most, waits
 from orchestrator.reducer.leases import comes_back
 from orchestrator.replay import replay
 from orchestrator.scheduler import EVERY
@@ -37,6 +37,7 @@ from protocols.budget import COUNTED, ZERO, Amount, Limits, amount
 from protocols.failures import BadInput, StorageError, Verdict
 from protocols.plan import Plan, Task
 from tests.orchestrator.simulation import Simulation, fan, random_life, request
+from tests.orchestrator.test_fallback import falling
 from tests.orchestrator.test_takeover import with_deaths
 
 STEPS = int(os.environ.get("CALLBOARD_STEPS", "40"))
@@ -96,7 +97,7 @@ class Shell:
         account, need = allowance(sim), amount(asked.need)
         idle, many = is_idle(sim.state, need), most(sim.state, asked)
         for _ in range(self.dice.randint(1, 2)):  # the answer may be lost
-            drawn = self.store.draw(self.claim, account.settled, account.reserved, need, many, at, idle=idle)
+            drawn = self.store.draw(self.claim, account.settled, beside(sim.state, asked), need, many, at, idle=idle)
             if isinstance(drawn, Limits):
                 self.fits(need, at)
         if self.dice.random() < 0.1:
@@ -116,7 +117,7 @@ class Shell:
 
     def renew(self, sim: Simulation, at: int) -> None:
         if self.store.settle(self.claim, allowance(sim).settled, None, at) and sim.state.drawing is None:
-            sim.say(m.AllowanceGranted(total=Limits(**{COUNTED[place]: 0 for place, _ in allowance(sim).bounds})))
+            sim.say(purse.lessened(allowance(sim), plus(taken(sim), allowance(sim).kept)))
             if self.dice.random() < 0.9:  # else it dies here
                 self.give_back(sim, at)
 
@@ -193,17 +194,18 @@ class Changes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store, self.at = MemoryJournal(), 365 * DAY
+        self.store, self.at, self.begun = MemoryJournal(), 365 * DAY, 0
         self.lives: list[tuple[Shell, Iterator[Simulation], Simulation]] = []
         self.charged: list[Amount] = []
         self.begun = 0
 
     @precondition(lambda self: len(self.lives) < 4)
-    @rule(user=st.sampled_from(["ada", "bob"]), seed=st.integers(0, 10**9), budget=FIGURES)
-    def begin(self, user: str, seed: int, budget: Limits) -> None:
+    @rule(user=st.sampled_from(["ada", "bob"]), seed=st.integers(0, 10**9), budget=FIGURES, kept=st.integers(0, 6))
+    def begin(self, user: str, seed: int, budget: Limits, kept: int) -> None:
         self.begun += 1
         shell = Shell(self.store, f"run-{self.begun}", user, random.Random(seed))
-        life = random_life(seed, request(fan(8), budget=budget), trouble=shell.dice.choice([0.0, 0.2]))
+        asked = request(fan(8), budget=budget) if kept == 0 else falling(model_calls=60, reserve=kept)
+        life = random_life(seed, asked, trouble=shell.dice.choice([0.0, 0.2]))
         sim = next(life)
         sim.check = lambda state: granted_within_bounds(sim)
         self.lives.append((shell, life, sim))
@@ -249,12 +251,14 @@ class Changes(RuleBasedStateMachine):
 
 
 def granted_within_bounds(sim: Simulation) -> None:
-    """Nobody is granted more than there is, whatever was lowered before."""
+    """Nobody is granted more than there is, whatever was lowered before; nor what is kept, but who may take the whole."""
     last = sim.said[-1] if sim.said else None
     if isinstance(last, m.LeaseGranted):
+        whole = sim.state.spares(last.task)
         for account in sim.state.ledger.accounts.values():
             for place, bound in account.bounds:
-                assert not amount(last.lease)[place] or account.settled[place] + account.reserved[place] <= bound
+                most_ = bound if whole else bound - account.kept[place]
+                assert not amount(last.lease)[place] or account.settled[place] + account.reserved[place] <= most_
 
 
 def test_limits_that_change_while_runs_work_bound_what_is_drawn_after_and_count_everything_once() -> None:
@@ -313,6 +317,23 @@ def test_runs_of_one_user_share_a_limit_exactly_and_say_whose_it_was(store: str)
     (again,) = carried(store, (reading(1), "ada"))
     assert again.status is m.Status.BUDGET
     assert again.usage.model_calls == 0
+
+
+def test_what_a_team_keeps_for_fallbacks_is_kept_of_the_limits_of_its_user_too(store: str) -> None:
+    limit(store, Limit(of_user("ada"), Window.DAY, Limits(model_calls=20)))
+
+    @tool
+    async def look(at: int) -> str:
+        """Look."""
+        return f"saw {at * 31}"
+
+    model = ScriptedModel(lambda asked: call("look", at=len(asked.messages)) if asked.tools else "enough")
+    looker = Role("looker", tools=[look], model=model)
+    plan = Plan(tasks=tuple(Task(id=f"l{number}", role="looker", input="go") for number in range(10)))
+    (result,) = carried(store, (Team("lookers", [looker], planner=plan, reserve=Limits(model_calls=10)), "ada"))
+    assert result.status is m.Status.DONE
+    assert result.output == ["enough"] * 10
+    assert standing(store, of_user("ada"))[0][2] == 20
 
 
 def test_runs_whose_needs_fit_exactly_all_end_although_each_draws_more_than_it_needs(store: str) -> None:

@@ -79,10 +79,11 @@ def test_a_file_of_limits_is_read_exactly_and_leaves_others(called: Called, tmp_
         ("everyone = 3", "is no time that limits count over"),
         ("[ada.day]\nusd = 1", "'ada' says not whose limit it is; write [everyone.day] or [user.NAME.day]"),
         ("[user.ada.day]\nmoney = 1", "money is no limit; there are usd, tokens"),
-        ("[user.ada.day]\ntokens = 1.5", "tokens '1.5' is no limit; give a whole number from 0 up"),
+        ("[user.ada.day]\ntokens = 1.5", "tokens '1.5' is no limit; give a whole number from 0 to"),
         ("[user.ada.day]\ntokens = true", "tokens True is no limit"),
         ("[user.ada.day]\nusd = 0.0000001", "finer than a millionth"),
         ("[user.ada.day]\nusd = -1", "is no amount of money"),
+        ('[user."".day]\nusd = 1', "'' can't name a user"),
     ],
 )
 def test_a_wrong_file_sets_nothing(called: Called, tmp_path: Path, told: str, sentence: str) -> None:
@@ -102,6 +103,9 @@ def test_a_wrong_file_sets_nothing(called: Called, tmp_path: Path, told: str, se
         (["set", "--user", "ada", "--per", "day"], "give at least one limit"),
         (["set", "--user", "ada", "--per", "day", "--usd", "much"], "--usd 'much' is no amount of money"),
         (["set", "--user", "ada", "--per", "day", "--tokens", "-1"], "-1 is not in the range"),
+        (["set", "--user", " ", "--per", "day", "--usd", "1"], "--user ' ' can't name a user; give a name like ada"),
+        (["set", "--user", "bad\udcff", "--per", "day", "--usd", "1"], "can't name a user"),
+        (["set", "--user", "ada", "--per", "day", "--tokens", "9" * 20], "give a whole number from 0 to 1,000,000,000,000,000"),
         (["set", "--user", "ada", "--usd", "1"], "say over which time it counts: --per run, hour"),
         (["set", "--user", "ada", "--per", "day", "--timeout", "9"], "--timeout is for one run"),
         (["set", "--run", "last", "--user", "ada", "--usd", "1"], "leave out --user, --everyone and --per"),

@@ -19,7 +19,7 @@ from protocols import messages as m
 from protocols.budget import NOTHING, Limits
 from protocols.chat import ModelRequest, Price
 from protocols.envelope import Envelope
-from protocols.failures import BadInput
+from protocols.failures import BadInput, Verdict
 from protocols.messages import Status
 from protocols.plan import Plan, Task
 from tests.conftest import Endpoint, said
@@ -104,6 +104,33 @@ def test_nothing_is_kept_after_a_tool_has_written(store: str) -> None:
     assert sent == ["a", "a"]
     assert [one.cached for one in called(store, result.run_id)] == [True, False]
     assert model.calls == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "verdict"),
+    [("no number", Verdict.SCHEMA), (call("nothing"), Verdict.HALLUCINATED_TOOL), (call("look", n="1"), Verdict.BAD_ARGUMENTS)],
+)
+def test_a_reply_that_was_of_no_use_is_asked_for_anew(store: str, wrong: Any, verdict: Verdict) -> None:
+    """The task of the first run fails with it; the second is answered, and the third from what the second kept."""
+    said: list[Any] = []
+
+    @tool
+    def look(n: int) -> str:
+        """Look"""
+        raise AssertionError("it is never called")
+
+    def answer(request: ModelRequest) -> Any:
+        said.append(wrong if len(said) < len(failing) else "3")
+        return said[-1]
+
+    failing = range(3 if verdict is Verdict.SCHEMA else 4)
+    model = ScriptedModel(answer)
+    team = Team("askers", [Role("asker", tools=[] if verdict is Verdict.SCHEMA else [look], output=int, model=model, cache="shared")])
+    first, *others = [run(team, "x", store) for _ in range(3)]
+    assert first.tasks[0].failure is not None
+    assert first.tasks[0].failure.verdict is verdict
+    assert [one.output for one in others] == [3, 3]
+    assert model.calls == len(failing) + 1
 
 
 def test_a_cached_reply_is_read_back_by_a_later_attempt(store: str) -> None:

@@ -134,6 +134,9 @@ def test_every_command_has_help(called, command):
         (["run", "job.py", "--budget-usd", "0.0000001"], "finer than a millionth"),
         (["run", "job.py", "--budget-usd", "-1"], "is no amount of money"),
         (["run", "job.py", "--budget-tokens", "-1"], "--budget-tokens -1 is below zero"),
+        (["run", "job.py", "--budget-calls", "9" * 20], f"--budget-calls {'9' * 20} is more than 1,000,000,000,000,000"),
+        (["run", "job.py", "--budget-tool-calls", "-1"], "--budget-tool-calls -1 is below zero"),
+        (["run", "job.py", "--user", ""], "--user '' can't name a user; give a name like ada"),
         (["run", "job.py", "--budget-calls", "many"], "'many' is not a valid integer"),
         (["run", "job.py", "--timeout", "0"], "--timeout 0.0 is no time to work in"),
         (["run", "job.py", "--timeout", "inf"], "--timeout inf is no time to work in"),
@@ -469,6 +472,15 @@ def test_a_failure_of_the_run_is_told_by_its_verdict(folder):
     assert done.returncode == 1
     assert "code_error: " in done.stderr
     assert "this one is bad" in done.stderr
+
+
+def test_what_a_failure_quotes_does_not_steer_the_terminal(folder, called):
+    odd = PIECES.replace("this one is bad", "\\x1b[31mred\\x1b[0m\\x00 \\x9b2J\\nand on")
+    (folder / "odd.py").write_text(odd)
+    code, _, told = called("run", "odd.py:alone", "--goal", "bad", "--runtime", "inline", "--quiet")
+    assert code == 1
+    assert "ValueError: red 2J\nand on" in told
+    assert not set(told) & {"\x1b", "\x00", "\x9b"}
 
 
 def _started(*arguments):

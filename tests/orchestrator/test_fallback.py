@@ -22,7 +22,7 @@ from orchestrator.observe.reviews import reviews
 from orchestrator.observe.summary import State
 from orchestrator.playback import play
 from orchestrator.reducer.state import STEPS_A_ROLE, Phase
-from orchestrator.testing import rehearse
+from orchestrator.testing import ManualClock, rehearse
 from protocols import codec
 from protocols import messages as m
 from protocols.budget import Limits
@@ -199,7 +199,7 @@ def test_steps_of_a_fallback_have_places_and_keys_of_their_own(store: str) -> No
     assert keys == [("reader", f"{result.run_id}/reader/1", 1), ("careful", f"{result.run_id}/reader/{STEPS_A_ROLE + 1}", 2)]
 
 
-def test_a_fallback_has_its_own_tries_and_its_failure_is_the_tasks(store: str) -> None:
+def test_a_fallback_has_its_own_tries_and_its_failure_is_the_tasks() -> None:
     tried = []
 
     @role(attempts=3)
@@ -207,7 +207,7 @@ def test_a_fallback_has_its_own_tries_and_its_failure_is_the_tasks(store: str) -
         tried.append(letter.text)
         raise OSError("down")
 
-    result = Team("shaky", [reader("no", fallback=shaky)]).run_sync({"text": "x"}, runtime="inline", store=store)
+    result = rehearse(Team("shaky", [reader("no", fallback=shaky)]), {"text": "x"}, clock=ManualClock()).result
     assert result.status is m.Status.FAILED
     assert tried == ["x"] * 3
     (task,) = result.failed
@@ -252,6 +252,33 @@ def test_an_agent_that_may_go_no_further_is_told_once_to_conclude(verdict: str, 
     assert [one.content[:19] for one in last.said] == ["You can do no more:"]
     played = asyncio.run(play(open_journal(store), result.run_id, team()))
     assert played.divergences == ()
+
+
+@pytest.mark.parametrize("whose", ["the role", "the run"])
+def test_an_agent_that_concludes_makes_no_call_that_it_had_not_made(whose: str, store: str) -> None:
+    sent = list[int]()
+
+    @tool(effect="write", idempotent=True)
+    async def send(at: int) -> str:
+        """Send a letter."""
+        sent.append(at)
+        return "sent"
+
+    def script(asked: ModelRequest) -> Any:
+        results = [one.content for one in asked.messages if one.role == "tool"]
+        return [call("send", at=len(results)), call("send", at=len(results) + 1)] if asked.tools else " ".join(results)
+
+    held = Limits(tool_calls=3)
+    role = Role("sender", tools=[send], model=ScriptedModel(script), fallback={"budget": Conclude()}, limits=held)
+    team = Team("senders", [role])
+    if whose == "the run":
+        role = Role("sender", tools=[send], model=ScriptedModel(script), fallback={"budget": Conclude()})
+        team = Team("senders", [role], budget=Limits(tool_calls=4), reserve=Limits(tool_calls=1))
+    result = run(team, store, "go")
+    assert result.status is m.Status.DONE
+    assert result.output == "sent sent sent not done: you can do no more"
+    assert sent == [0, 1, 2]
+    assert result.usage.tool_calls == 3
 
 
 def test_who_can_not_even_conclude_fails_as_it_would_have(store: str) -> None:

@@ -8,12 +8,18 @@ import pytest
 
 from agents import Context, Role, ScriptedModel, call, tool
 from orchestrator import Team, collect
-from protocols.budget import Limits
+from orchestrator.assignment import assignment
+from protocols import messages as m
+from protocols.budget import NOTHING, Limits, Usage
 from protocols.chat import ModelRequest, Price, ToolCall
-from protocols.messages import Status
+from protocols.failures import Failure, ModelError, Verdict
+from protocols.messages import Dispatch, Status
 from protocols.plan import Plan, Task
+from protocols.team import FallbackSpec, RoleSpec, Strategy, TeamSpec
+from tests.orchestrator.simulation import Simulation, fan, request
 
 PRICE = Price(input_micros=1_000_000, output_micros=4_000_000)
+CALL = Usage(input_tokens=20, model_calls=1)
 
 
 @tool
@@ -48,3 +54,45 @@ def test_calls_that_an_agent_makes_at_once_share_its_lease(tmp_path: Path) -> No
     many = Role("many", output=int, run=asker, model=ScriptedModel(lambda request: "yes"))
     result = Team("many", [many], budget=Limits(model_calls=10)).run_sync("go", runtime="inline", store=str(tmp_path / "journal.db"))
     assert (result.output, result.usage.model_calls) == (10, 10)
+
+
+@pytest.mark.parametrize("limits", [{"model_calls": 6}, {"micros": 9_000}, {"tokens": 3_000}])
+def test_the_limits_of_a_role_hold_over_all_attempts(tmp_path: Path, limits: dict[str, int]) -> None:
+    down = ScriptedModel(lambda request: ModelError("down", retryable=True, retry_after=0.0), price=PRICE)
+    role = Role("worker", model=down, attempts=3, limits=Limits(**limits))
+    result = Team("team", [role]).run_sync("go", runtime="inline", store=str(tmp_path / "journal.db"))
+    (task,) = result.tasks
+    assert task.failure is not None
+    assert task.failure.verdict is Verdict.BUDGET
+    assert 4 < result.usage.model_calls <= 6
+    for name, most in limits.items():
+        assert getattr(result.usage, name) <= most
+
+
+def test_a_task_is_told_what_it_has_used_and_a_role_that_takes_over_begins_anew() -> None:
+    cheap = FallbackSpec(verdicts=(Verdict.PROVIDER,), role="cheap")
+    roles = {
+        "worker": RoleSpec(name="worker", strategy=Strategy.REACT, fallbacks=(cheap,)),
+        "cheap": RoleSpec(name="cheap", strategy=Strategy.REACT),
+    }
+    sim = Simulation(request(fan(1), TeamSpec(name="team", roles=roles), Limits(model_calls=100)))
+
+    def told() -> tuple[Usage, int]:
+        sim.dispatch()
+        there = sim.state.tasks["t0"]
+        assign = assignment(sim.state, Dispatch(task="t0", attempt=there.attempt, host="h1"), ())
+        return assign.spent, assign.worked
+
+    def called(began: int, ended: int) -> None:
+        attempt = sim.state.tasks["t0"].attempt
+        sim.say(m.ModelCalled(task="t0", attempt=attempt, step=0, model="m", request="r", usage=CALL, began=began, ended=ended))
+
+    assert told() == (NOTHING, 0)
+    sim.say(m.LeaseAsked(task="t0", attempt=1, ask=1, need=CALL))
+    called(1_000, 3_000)
+    called(2_000, 4_000)
+    sim.say(m.AttemptsLost(host="h1", tasks=(("t0", 1),)))
+    assert told() == (Usage(input_tokens=3 * 20, model_calls=3), 3_000)  # two that were told of, and one that may have been under way
+    sim.finish("t0", failure=Failure(verdict=Verdict.PROVIDER, message="down"))
+    assert sim.state.tasks["t0"].task.role == "cheap"
+    assert told() == (NOTHING, 0)

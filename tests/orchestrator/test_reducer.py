@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from orchestrator import reducer
 from orchestrator.ledger import RUN
 from orchestrator.reducer.attempts import MOST_LOSSES
+from orchestrator.reducer.delegation import MOST_SUBTASKS
 from orchestrator.reducer.state import Phase
 from protocols import messages as m
 from protocols.budget import ZERO, Limits, amount
@@ -228,6 +229,63 @@ def test_delegation_deeper_than_the_team_allows_is_refused_in_words() -> None:
     assert isinstance(answer, m.SubtasksEnded)
     assert answer.refused is not None
     assert "at most 0 deep" in answer.refused.message
+
+
+def delegated(sim: Simulation, task: str, count: int, role: str = "worker") -> Failure | None:
+    """Have so many new subtasks done; or why they are refused."""
+    sim.dispatch()
+    begun = len(sim.state.tasks)
+    tasks = tuple(Task(id=f"{task}/{begun + number}", role=role, input=begun + number) for number in range(count))
+    sim.say(m.SubtasksAsked(task=task, attempt=1, step=begun, tasks=tasks))
+    if isinstance(sim.said[-1], m.SubtasksEnded):
+        return sim.said[-1].refused
+    for one in tasks if role == "worker" else ():
+        sim.dispatch()
+        sim.finish(one.id, 1)
+    return None
+
+
+def test_the_subtasks_below_a_task_are_bound_by_its_role_at_any_depth() -> None:
+    asked = delegating()
+    boss = asked.team.roles["boss"].model_copy(update={"limits": Limits(subtasks=4)})
+    lead = boss.model_copy(update={"name": "lead", "limits": Limits()})
+    roles = {**asked.team.roles, "boss": boss, "lead": lead}
+    sim = Simulation(asked.model_copy(update={"team": asked.team.model_copy(update={"roles": roles})}))
+    assert delegated(sim, "t0", 1) is None
+    assert delegated(sim, "t0", 1, "lead") is None
+    (below,) = (name for name, one in sim.state.tasks.items() if one.task.role == "lead")
+    assert delegated(sim, below, 2) is None
+    for task in (below, "t0"):
+        if task == "t0":
+            sim.finish(below, 1)
+        refused = delegated(sim, task, 1)
+        assert refused is not None
+        assert (refused.verdict, refused.limit) == (Verdict.BUDGET, "")
+        assert "the limit on subtasks of task 't0' of role 'boss' is 4: it has 4 and 1 more" in refused.message
+
+
+def test_the_subtasks_of_a_run_are_bound_by_its_budget() -> None:
+    asked = delegating()
+    sim = Simulation(asked.model_copy(update={"plan": m.Value(inline=fan(2, "boss").model_dump()), "budget": Limits(subtasks=3)}))
+    assert delegated(sim, "t0", 2) is None
+    sim.finish("t0", 1)
+    refused = delegated(sim, "t1", 2)
+    assert refused is not None
+    assert (refused.verdict, refused.limit) == (Verdict.BUDGET, "subtasks of the run")
+    sim.finish("t1", failure=refused)
+    assert (sim.state.status, sim.state.exhausted) == (m.Status.BUDGET, "subtasks of the run")
+
+
+def test_who_delegates_without_a_limit_comes_to_an_end() -> None:
+    sim = Simulation(delegating())
+    sim.dispatch()
+    many = tuple(Task(id=f"t0/{number}", role="worker", input=number) for number in range(MOST_SUBTASKS + 1))
+    sim.say(m.SubtasksAsked(task="t0", attempt=1, step=0, tasks=many))
+    assert isinstance(sim.said[-1], m.SubtasksEnded)
+    assert sim.said[-1].refused is not None
+    assert "is 10,000" in sim.said[-1].refused.message
+    sim.say(m.SubtasksAsked(task="t0", attempt=1, step=1, tasks=many[1:]))
+    assert len(sim.state.tasks) == MOST_SUBTASKS + 1
 
 
 def test_subtasks_of_a_lost_parent_are_not_done_again() -> None:

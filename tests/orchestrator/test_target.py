@@ -89,6 +89,9 @@ def test_a_missing_name_is_answered_with_those_there_are(tmp_path):
         ("raise SystemExit(3)\n", "ended the program while it was imported"),
         ("from protocols.failures import BadInput\nraise BadInput('a role has no name')\n", "(line 2 of bad.py): a role has no name"),
         ("int('x')\n", "ValueError: invalid literal"),
+        ("import json\njson.loads('x')\n", "(line 2 of bad.py): JSONDecodeError: "),
+        ("from protocols.budget import Limits\nLimits(tokens=-5)\n", "(line 2 of bad.py): Limits: tokens: Input should be greater than"),
+        ("from protocols.budget import Limits\nLimits(token=5)\n", "Limits: token: there is no such setting; did you mean 'tokens'?"),
     ],
 )
 def test_code_that_fails_is_one_sentence(tmp_path, code, sentence):

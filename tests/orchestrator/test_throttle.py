@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import deque
+from math import inf
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.permits import Permits, Turn
-from orchestrator.throttle import FIRST_PAUSE, LONGEST_PAUSE, START, STRAIGHT_FAILURES, Circuit, Throttle, Word
+from orchestrator.throttle import FIRST_PAUSE, LONGEST_PAUSE, NAMED_PAUSE, START, STRAIGHT_FAILURES, Circuit, Throttle, Word
 from orchestrator.turnstile import strictest
 from protocols.chat import Throttling
 from protocols.failures import ModelError
@@ -118,6 +119,25 @@ def test_nobody_has_a_turn_before_the_time_that_the_provider_named() -> None:
     assert other.in_use == []
     other.hear(throttle.decide(17.0))
     assert len(other.in_use) == 3, "as many as it took before"
+
+
+@pytest.mark.parametrize("seconds", [LONGEST_PAUSE + 1, 1e9, inf])
+def test_a_time_that_nobody_would_wait_for_opens_the_circuit_and_is_probed_by_one_call_at_a_time(seconds: float) -> None:
+    throttle = Throttle("m")
+    host = One(throttle)
+    host.say(waiting=(("r", 20),))
+    host.say(10.0, waiting=(("r", 9),), back=(("r", 1),), refused=(0,), retry_after=seconds)
+    assert (throttle.circuit(10.0), host.told[-1].open_for) == (Circuit.OPEN, NAMED_PAUSE)
+    host.say(11.0, waiting=(("r", 9),), back=(("r", START - 1),), succeeded=START - 1)  # they were under way
+    for probe in (1, 2, 3):
+        at = 10.0 + probe * NAMED_PAUSE
+        assert (throttle.next_at(at - 1), throttle.decide(at - 1)) == (at, {})
+        host.hear(throttle.decide(at))
+        assert (throttle.out, throttle.next_at(at)) == (1, None)
+        if probe < 3:
+            host.say(at, waiting=(("r", 9),), back=(("r", 1),), refused=(throttle.round,), retry_after=seconds)
+    host.say(at, waiting=(("r", 9),), back=(("r", 1),), succeeded=1)
+    assert throttle.circuit(at) is Circuit.CLOSED
 
 
 def test_the_circuit_opens_after_failures_in_a_row_and_one_probe_closes_it() -> None:

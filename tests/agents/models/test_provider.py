@@ -165,6 +165,7 @@ def test_statuses_say_whether_to_try_again_and_who_pays(wire: Wire, live: bool, 
     error = refused(wire, Fault(status, (("Retry-After", "7"),)), str if live else None)
     assert (error.retryable, error.charged) == (retryable, charged)
     assert error.retry_after == (7.0 if retryable else None)
+    assert error.elsewhere == (status in (401, 404))
     assert f"{status}: because" in str(error)
     if status == 401:
         assert PROVIDERS[wire.provider].keys[0] in str(error)
@@ -175,7 +176,7 @@ def test_a_spent_quota_is_not_tried_again() -> None:
     wire.start()
     error = refused(wire, Fault(429, body='{"error": {"message": "pay", "code": "insufficient_quota", "type": "insufficient_quota"}}'))
     wire.stop()
-    assert (error.retryable, error.charged) == (False, False)
+    assert (error.retryable, error.charged, error.elsewhere) == (False, False, True)
 
 
 @pytest.mark.parametrize("live", [False, True])

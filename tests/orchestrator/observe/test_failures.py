@@ -151,6 +151,9 @@ def test_the_entries_that_show_why_each_task_failed_are_named(tmp_path: Path) ->
         done = rehearse(team, "go", store=store, budget=Limits(**budget))
         (lost,) = done.result.failed
         assert lost.failure is not None
+        *steps, end = (done.messages[entry - 1] for entry in lost.entries)
+        assert isinstance(end, m.TaskEnded)
+        assert all(isinstance(one, m.ModelCalled | m.ToolCalled) for one in steps)
         with closing(open_journal(store)) as journal:
             found = proofs(journal, done.result.run_id, {lost.task: lost.failure})[lost.task]
         assert all(type(done.messages[one.entry - 1]) is not m.TaskEnded for one in found)
