@@ -1,6 +1,7 @@
 """Claims: of those who want the same at the same moment one makes it, and the others wait until it is kept. No Ray here."""
 
 import asyncio
+import secrets
 
 from orchestrator.journal.port import Journal
 from orchestrator.link import now
@@ -54,6 +55,14 @@ class Claims:
         finally:
             self._settle(key, said)
 
+    def lost(self, host: str) -> None:
+        """A host is gone: what its agents were making is others' now, and nobody of it waits any more."""
+        for key, claim in list(self._claims.items()):
+            for name in [name for name in claim.waiting if _is_of(name, host)]:
+                _answer(claim.waiting.pop(name), None)
+            if _is_of(claim.holder, host):
+                self.let_go(key, claim.holder)
+
     def let_go(self, key: str, claimant: str) -> None:
         """Leave it to the next who waits for it, if this one still has it."""
         claim = self._claims.get(key)
@@ -88,8 +97,7 @@ class Claims:
 
     def _settle(self, key: str, said: str) -> None:
         for future in self._drop(key):
-            if not future.done():
-                future.set_result(said)
+            _answer(future, said)
 
     def _drop(self, key: str) -> list["asyncio.Future[str | None]"]:
         claim = self._claims.pop(key, None)
@@ -98,3 +106,17 @@ class Claims:
         if claim.timer is not None:
             claim.timer.cancel()
         return list(claim.waiting.values())
+
+
+def claimant_at(host: str) -> str:
+    """A name of its own for somebody on this host."""
+    return f"{host} {secrets.token_hex(8)}"
+
+
+def _answer(future: "asyncio.Future[str | None]", said: str | None) -> None:
+    if not future.done():
+        future.set_result(said)
+
+
+def _is_of(name: str, host: str) -> bool:
+    return name.rpartition(" ")[0] == host

@@ -21,7 +21,7 @@ from orchestrator.pools import Pools
 from orchestrator.purse import Purse, opening, reclaim
 from orchestrator.reducer.state import Act, RunState
 from orchestrator.replay import replay
-from orchestrator.requests import hear
+from orchestrator.requests import hear, left
 from orchestrator.roster import Roster, losses
 from orchestrator.sides import HostSide, Place, Watched
 from orchestrator.takeover import places, read_own
@@ -165,8 +165,11 @@ class Coordinator:
         if state.act is Act.ENDED:
             here.finish()
             return
+        asked = await left(self._journal, run)
         # In one batch: nothing is dispatched between taking the run up and what follows.
-        await self._commits.say(run, m.RunResumed(epoch=epoch), *opening(limits, state), *then)
+        await self._commits.say(run, m.RunResumed(epoch=epoch), *opening(limits, state), *(said for _, said in asked), *then)
+        for number, _ in asked:
+            await asyncio.to_thread(self._journal.drop, number)
         await self._purse.align(here)
         self._execution.set_deadline(here)
 
@@ -338,6 +341,7 @@ class Coordinator:
         """A host is gone, and what it had at work with it."""
         log.warning("host lost", host=host, tasks=len(at_work))
         self.turnstile.lost()
+        self._claims.lost(host)
         await self._lose(losses(host, at_work))
 
     async def _lose(self, losses: list[tuple[str, m.AttemptsLost]]) -> None:

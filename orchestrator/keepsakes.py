@@ -1,11 +1,11 @@
 """What an agent reads back of earlier runs and keeps for later ones, through its host's coordinator."""
 
 import asyncio
-import secrets
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from orchestrator.claims import claimant_at
 from protocols.budget import Usage
 from protocols.failures import CallboardError
 from protocols.messages import Assign
@@ -51,7 +51,7 @@ class Keepsakes:
             with suppress(CallboardError):
                 return await self.host.side.kept(self.run, name, shared, "")
             return None
-        claimant = secrets.token_hex(8)
+        claimant = claimant_at(self.host.name)
         asked = asyncio.ensure_future(self.host.side.kept(self.run, name, shared, claimant))
         try:
             said = await asyncio.shield(asked)

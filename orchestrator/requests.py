@@ -33,11 +33,23 @@ async def hear(journal: Journal, runs: Callable[[], Sequence[str]], heard: Heard
             log.warning("requests could not be taken; it is tried again", why=str(error))
 
 
+async def left(journal: Journal, run: str) -> list[tuple[int, Message]]:
+    """What was asked of a run while nobody worked on it, but for decisions of reviews, with the numbers to drop it by."""
+    posts = [(post.number, _read(post)) for post in await asyncio.to_thread(journal.posts, [run])]
+    return [(number, said) for number, said in posts if said is not None and not isinstance(said, ReviewDecided)]
+
+
 async def _take(post: Post, heard: Heard) -> None:
+    message = _read(post)
+    if message is not None:
+        await heard(post.run, message)
+
+
+def _read(post: Post) -> Message | None:
     try:
         message = codec.unpack(post.body)
     except UnknownMessage as error:
         log.warning("a request could not be read, and is dropped", run=post.run, why=str(error))
-        return
-    if isinstance(message, (CancelRequested, PauseRequested, ContinueRequested, BudgetChanged, ReviewDecided)):
-        await heard(post.run, message)
+        return None
+    kinds = (CancelRequested, PauseRequested, ContinueRequested, BudgetChanged, ReviewDecided)
+    return message if isinstance(message, kinds) else None

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal
 
+from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from protocols import ids
@@ -13,6 +14,10 @@ from protocols.failures import UNPASSED, Verdict
 from protocols.record import Record
 
 FROM = "$from"
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class Task(Record):
@@ -28,10 +33,10 @@ class Task(Record):
     input: Any = None
     after: tuple[str, ...] = ()
     tolerant: bool = False
-    # A model that plans is shown neither of these: it would only guess them.
-    limits: SkipJsonSchema[Limits | None] = None
+    # A model that plans is shown neither of these: it would only guess them. Without them a plan is written as ever.
+    limits: SkipJsonSchema[Limits | None] = Field(default=None, exclude_if=_is_none)
     """What it may use, where that is less than its role may."""
-    fallback: SkipJsonSchema[dict[Verdict | Literal["*"], str] | None] = None
+    fallback: SkipJsonSchema[dict[Verdict | Literal["*"], str] | None] = Field(default=None, exclude_if=_is_none)
     """By verdict, or ``"*"`` for all others, the role that takes it over from its own; what is not there is as its role says."""
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from agents import Context, HttpModel, Role, ScriptedModel, call, role, tool
 from orchestrator import Board, RunResult, Team, open_journal
-from orchestrator.claims import Claims
+from orchestrator.claims import Claims, claimant_at
 from orchestrator.cli import main
 from orchestrator.observe import metrics
 from orchestrator.observe.meter import Meter
@@ -305,3 +305,20 @@ def test_a_claim_that_is_neither_kept_nor_let_go_lapses(monkeypatch: pytest.Monk
         return [await one for one in waiting[1:]]
 
     assert asyncio.run(work()) == ["made", "made"]
+
+
+def test_agents_of_a_host_that_is_lost_hold_nobody_up() -> None:
+    async def two_hosts() -> list[str | None]:
+        claims = Claims(open_journal("memory:"))
+        gone, there = [claimant_at("host/gone") for _ in range(3)], claimant_at("host/there")
+        assert await claims.kept("key", gone[0]) is None
+        waiting = [asyncio.create_task(claims.kept("key", one)) for one in (gone[1], there, gone[2])]
+        await asyncio.sleep(0)
+        claims.lost("host/gone")
+        async with asyncio.timeout(5):
+            found = [await one for one in waiting]
+            last = asyncio.create_task(claims.kept("key", claimant_at("host/there")))
+            await claims.keep("key", "made", 60)
+            return [*found, await last]
+
+    assert asyncio.run(two_hosts()) == [None, None, None, "made"]

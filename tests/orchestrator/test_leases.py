@@ -1,14 +1,16 @@
 """What agents hold and have not used: a limit is reached when it is used up, and not when somebody sits on it."""
 
 import asyncio
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from agents import Context, Role, ScriptedModel, call, tool
-from orchestrator import Team, collect
+from orchestrator import Board, RunResult, Team, collect, open_journal
 from orchestrator.assignment import assignment
+from protocols import codec
 from protocols import messages as m
 from protocols.budget import NOTHING, Limits, Usage
 from protocols.chat import ModelRequest, Price, ToolCall
@@ -96,3 +98,34 @@ def test_a_task_is_told_what_it_has_used_and_a_role_that_takes_over_begins_anew(
     sim.finish("t0", failure=Failure(verdict=Verdict.PROVIDER, message="down"))
     assert sim.state.tasks["t0"].task.role == "cheap"
     assert told() == (NOTHING, 0)
+
+
+def test_a_limit_that_was_raised_while_nobody_worked_on_a_run_holds_from_its_next_call(tmp_path: Path) -> None:
+    store, there = str(tmp_path / "journal.db"), asyncio.Event()
+
+    async def asker(text: str, context: Context) -> int:
+        for number in range(20):
+            await context.ask(f"{text} {number}")
+            if number == 9 and context.attempt == 1:
+                there.set()
+                await asyncio.sleep(60)
+        return 20
+
+    many = Role("many", output=int, run=asker, model=ScriptedModel(lambda request: "yes"))
+
+    async def begun() -> None:
+        async with Board(runtime="inline", store=store) as board:
+            await board.start(Team("many", [many], budget=Limits(model_calls=10)), "go", run_id="mine")
+            await there.wait()
+
+    async def resumed() -> RunResult:
+        async with Board(runtime="inline", store=store) as board:
+            return await (await board.resume("mine")).result()
+
+    asyncio.run(begun())
+    with closing(open_journal(store)) as journal:
+        journal.post("mine", codec.pack(m.BudgetChanged(budget=Limits(model_calls=30))))
+    result = asyncio.run(resumed())
+    assert (result.status, result.output, result.usage.model_calls) == (Status.DONE, 20, 20)
+    with closing(open_journal(store)) as journal:
+        assert journal.posts(["mine"]) == []

@@ -118,3 +118,10 @@ def test_what_can_not_work_is_refused_before_anything_runs() -> None:
 def test_the_narrower_limit_holds_in_each_dimension() -> None:
     assert narrowed(Limits(turns=4, seconds=9), None) == Limits(turns=4, seconds=9)
     assert narrowed(Limits(turns=4, seconds=9), Limits(turns=5, tokens=7, seconds=2)) == Limits(turns=4, tokens=7, seconds=2)
+
+
+def test_a_plan_without_them_is_written_as_recorded_plans_were() -> None:
+    plain = {"id": "a", "role": "b", "input": 1, "after": (), "tolerant": False}
+    assert Plan(tasks=(Task(id="a", role="b", input=1),)).model_dump() == {"tasks": (plain,)}
+    limited = Task(id="a", role="b", input=1, limits=Limits(turns=2))
+    assert Plan(tasks=(limited,)).model_dump(exclude_defaults=True)["tasks"][0]["limits"] == {"turns": 2}
