@@ -280,9 +280,10 @@ def unmet_among(roles: Iterable[Role], budget: Limits) -> list[str]:
             if missing is not None:
                 found.append(f"role {role.name!r}: {missing}")
             found += unmet(role, model.profile)
-            if budget.micros is not None and model.price is None:
+            own = role.limits is not None and role.limits.micros is not None
+            if model.price is None and (own or budget.micros is not None):
                 found.append(
-                    f"role {role.name!r} uses {model.id}, whose price is not known, and the run has a limit on money; "
+                    f"role {role.name!r} uses {model.id}, whose price is not known, and {'it' if own else 'the run'} has a limit on money; "
                     f"give the model a price, or limit tokens and calls instead"
                 )
     return found

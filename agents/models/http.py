@@ -91,7 +91,8 @@ class HttpModel:
         except BrokenStream as error:
             raise ModelError(f"{self.id}: {error}", retryable=True) from None
         except ValidationError as error:
-            raise ModelError(f"{self.id} answered with something that is no chat completion: {problems_of(error)}") from None
+            why = f"{self.id} answered with something that is no chat completion: {problems_of(error)}"
+            raise ModelError(why, elsewhere=True) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ModelError(f"{self.id} answered with something that is no chat completion: {error}", elsewhere=True) from None
 

@@ -189,9 +189,12 @@ def _change(store: str | None, run_id: str, budget: "Limits | None", as_json: bo
         row = options.found(journal, run_id)
         changed = BudgetChanged(budget=budget or UNLIMITED, lifted=budget is None, user=me())
         taken = not row.ended and heard(journal, row.run, changed)
-        if options.found(journal, row.run).ended:
+        ended = options.found(journal, row.run).ended
+        if ended and not taken:
             raise BadInput(f"{row.run} has ended; `callboard runs` lists those that have not")
-        if not taken:
+        if ended:
+            streams.note(f"{row.run} has ended since: what it had used was at these limits, or it was done")
+        elif not taken:
             streams.note(f"nothing is working on {row.run}; this is kept for when it is resumed")
     return _show_run(store, row.run, as_json)
 

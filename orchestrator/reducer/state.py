@@ -234,9 +234,17 @@ class RunState:
         return self.tried(state) < self.request.team.roles[state.task.role].attempts
 
     def spares(self, task: str) -> bool:
-        """Whether a task may use what is kept of the run's limits: it fell back, or works for one that did."""
-        state = self.tasks[task]
-        return bool(state.fallen) or (state.parent is not None and self.spares(state.parent))
+        """Whether a task may use what is kept of the run's limits: it fell back, or works for one that did.
+
+        Where roles declare who takes over, it is kept for those, and not for agents that conclude though no role says so.
+        """
+        state, roles = self.tasks[task], self.request.team.roles
+        if state.fallen:
+            to = state.fallen[-1].to
+            declared = to.kind != "conclude" or to in roles[state.task.role].fallbacks
+            if declared or not any(role.fallbacks for role in roles.values()):
+                return True
+        return state.parent is not None and self.spares(state.parent)
 
     def renew(self, state: TaskState) -> None:
         """Bound the account of a task by its new role's limits, on top of what it has used."""

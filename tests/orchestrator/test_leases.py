@@ -129,3 +129,17 @@ def test_a_limit_that_was_raised_while_nobody_worked_on_a_run_holds_from_its_nex
     assert (result.status, result.output, result.usage.model_calls) == (Status.DONE, 20, 20)
     with closing(open_journal(store)) as journal:
         assert journal.posts(["mine"]) == []
+
+
+def test_the_reserve_is_for_declared_fallbacks_before_it_is_for_agents_that_conclude_of_themselves(tmp_path: Path) -> None:
+    numbers = count()
+    model = ScriptedModel(lambda request: call("look", n=next(numbers)) if request.tools else "so far")
+    greedy = Role("greedy", tools=[look], model=model, limits=Limits())
+    cheap = Role("cheap", model=ScriptedModel(lambda request: "cheap"))
+    asker = Role("asker", tools=[look], model=model, limits=Limits(), fallback={"budget": cheap})
+    names = ["greedy"] * 12 + ["asker"] * 3
+    plan = Plan(tasks=tuple(Task(id=f"{name}/{at}", role=name, input="go") for at, name in enumerate(names)))
+    team = Team("both", [greedy, asker, cheap], planner=plan, merge=collect(), budget=Limits(model_calls=60), reserve=Limits(model_calls=3))
+    result = team.run_sync(runtime="inline", store=str(tmp_path / "journal.db"))
+    assert [one.role for one in result.tasks if one.status == "done"] == ["cheap"] * 3
+    assert result.usage.model_calls <= 60
