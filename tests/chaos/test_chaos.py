@@ -1,4 +1,4 @@
-"""A bounded piece of chaos: hosts and coordinators killed under a run that writes. ``python -m tests.chaos`` is the whole of it."""
+"""A bounded piece of chaos, the rounds that found something once. ``python -m tests.chaos --kills 500`` is the whole of it."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 def test_whatever_is_killed_each_effect_happens_once_and_the_output_is_the_same() -> None:
     # in a process of its own, for it joins a cluster and kills children
-    command = [sys.executable, "-m", "tests.chaos", "--seed", "3", "--kills", "5", "--tasks", "60", "--narrow"]
+    command = [sys.executable, "-m", "tests.chaos", "--found"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert "5 kills, 0 violations" in done.stdout
+    assert " kills, 0 violations" in done.stdout
