@@ -253,7 +253,7 @@ class Board:
         Raises ``BadInput`` when the team, goal or model can't work; nothing has been done or stored then.
         """
         if run_id is not None and not ids.is_run_id(run_id):
-            raise BadInput(f"{run_id!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores")
+            raise BadInput(f"{run_id!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores, and not 'last'")
         run = recorded_run(model)
         if run is not None:
             team = await asyncio.to_thread(self._replaying, team, run)

@@ -39,7 +39,7 @@ def fork(journal: Journal, run: str, at: int, new: str | None = None, *, goal: A
         raise BadInput(f"run {run} has entries 1 to {row.seq}, and no {at}; `callboard journal {run}` lists them")
     new = new or ids.new_run_id()
     if not ids.is_run_id(new):
-        raise BadInput(f"{new!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores")
+        raise BadInput(f"{new!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores, and not 'last'")
     if journal.row(new) is not None:
         raise BadInput(f"run {new!r} exists already; choose another id")
     entries = [entry._replace(run=new) for entry in journal.read(run, 0, at)]

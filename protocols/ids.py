@@ -8,6 +8,7 @@ import zlib
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+/-]{0,199}\Z")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+LAST = "last"
 ROLE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}\Z")
 
 
@@ -26,8 +27,8 @@ def share(run_id: str, count: int) -> int:
 
 
 def is_run_id(text: str) -> bool:
-    """Whether ``text`` may name a run: up to 100 characters, letters, digits and ``._-``."""
-    return RUN_ID.match(text) is not None
+    """Whether ``text`` may name a run: up to 100 characters, letters, digits and ``._-``, and not ``last``, which means the newest one."""
+    return RUN_ID.match(text) is not None and text != LAST
 
 
 def is_task_id(text: str) -> bool:

@@ -69,7 +69,7 @@ def submit(
         raise BadInput("--store holds a password, and the job's command line is shown on the dashboard; leave it to ~/.pgpass on the head")
     run_id = run_id or ids.new_run_id()
     if not ids.is_run_id(run_id):
-        raise BadInput(f"{run_id!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores")
+        raise BadInput(f"{run_id!r} can't name a run; use at most 100 letters, digits, dots, dashes and underscores, and not 'last'")
     environment = _environment(env_file, env_json)
     place, folder = _packed(target, working_dir or environment.get("working_dir"))
     if folder is not None:

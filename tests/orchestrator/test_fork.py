@@ -230,6 +230,7 @@ def test_what_can_not_be_forked_is_one_sentence(store: str) -> None:
         ({"at": 999}, "and no 999"),
         ({"new": first.run_id}, "exists already"),
         ({"new": "a b"}, "can't name a run"),
+        ({"new": "last"}, "can't name a run"),
         ({"models": {"worker": "embedded"}}, "does not hold its team's code"),
     ):
         with pytest.raises(BadInput, match=words):
