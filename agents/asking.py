@@ -180,9 +180,19 @@ class Asking:
         self._said = ()
 
     async def _second(self) -> "_Try | None":
-        """What another call beside the first needs, where all of it can be had at once and its provider is asked for."""
+        """What another call beside the first needs, where all of it can be had at once, with room for the work's next one left."""
+        at, size = self._at, self._size._replace(turns=0)
+        next_ = size.need(size.most)
         try:
-            found = await self._reserved(self._size._replace(turns=0), final=False, beside=True)
+            at.meter.take(next_)
+            try:
+                await at.desk.afford(next_, final=False, now=True)
+                try:
+                    found = await self._reserved(size, final=False, beside=True)
+                finally:
+                    at.desk.settle(next_, NOTHING)
+            finally:
+                at.meter.settle(next_, NOTHING)
         except (NoTurn, Failed):
             return None
         self._hedged = True

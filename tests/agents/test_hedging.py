@@ -125,6 +125,7 @@ def test_without_room_for_both_or_a_provider_one_call_is_made() -> None:
 
     for role, limits in (
         (ROLE, Limits(model_calls=1)),
+        (ROLE, Limits(model_calls=2)),  # for both, and not for what comes after them
         (Role("a", hedge_after=0.02, limits=Limits(tokens=60), max_output_tokens=40), None),
     ):
         model = Two(slow)
