@@ -47,12 +47,12 @@ class Race(Generic[Try]):
                 wins = self._spoken.result() is one
             else:
                 wins = first.done() and (not _failed(first) or _failed(second))
+            await _stopped([second if wins else first])
         except BaseException:
             await _stopped(tasks)
             if two is not None and second is not None:
                 self._lost(two, second)
             raise
-        await _stopped([second if wins else first])
         self._lost(*((two, second) if wins else (one, first)))
         return (one, first) if wins else (two, second)
 

@@ -98,7 +98,7 @@ def set_(
         raise BadInput("--timeout is for one run, with --run; seconds don't add up over runs")
     account = None if run_id is not None else _named(user, everyone)
     if given == Limits():
-        raise BadInput("give at least one limit: --usd, --tokens, --calls, --tool-calls or --turns")
+        raise BadInput("give at least one limit: --usd, --tokens, --calls, --tool-calls, --turns, or with --run also --timeout")
     if run_id is not None:
         return _change(store, run_id, given, as_json)
     if span is None:

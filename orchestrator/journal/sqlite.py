@@ -57,7 +57,7 @@ _HEADER = 100  # bytes of a file that SQLite needs to know it as its own
 _NEXT = {  # SQLite's primary error: (what to do, whether the same call may work then)
     "FULL": ("free some space on that disk, then try again", True),
     "IOERR": ("check that disk's space, limits and health, then try again", True),
-    "BUSY": ("another process holds the file; try again when it is done", True),
+    "BUSY": ("another process holds the file; try again when it is done, or end it if it is stopped", True),
     "CANTOPEN": ("check that its folder exists and can be written, or choose another file with --store", False),
     "READONLY": ("check who owns the file and its folder, or choose another file with --store", False),
     "NOTADB": ("it is no journal; choose another file with --store", False),
